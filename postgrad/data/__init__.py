@@ -1,0 +1,1 @@
+"""From files and folders to records: sources, selection, mixture, overlap."""

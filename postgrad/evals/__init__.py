@@ -1,0 +1,1 @@
+"""Measurement: benchmarks and their statistics."""

@@ -1,0 +1,1 @@
+"""Published systems as compositions of parts: one file each, read top to bottom."""

@@ -1,0 +1,1 @@
+"""A run's folder -> one self-contained HTML page."""

@@ -1,0 +1,1 @@
+"""Samplers: from problems to traces."""

@@ -1,0 +1,1 @@
+"""Turn records into batches, batches into weights. Modules here import torch; this file does not."""

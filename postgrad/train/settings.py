@@ -1,0 +1,119 @@
+"""What a stage of training can be told. Typed, frozen, no torch. Names are TRL's where the meaning is the same."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from postgrad.config import Settings
+
+Unit = Literal["tokens", "characters"]
+
+
+class Optimization(Settings):
+    """What both stages need to take steps."""
+
+    max_steps: PositiveInt = Field(description="optimizer steps; the cosine schedule ends here")
+    stop_step: PositiveInt | None = Field(
+        None, description="leave after this step, on the schedule of max_steps; None: at max_steps"
+    )
+    learning_rate: PositiveFloat = Field(description="peak learning rate")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up, in steps")
+    min_lr_ratio: float = Field(0.0, ge=0, le=1, description="learning rate at the end of the cosine, as a share of the peak")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay; matrices only")
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: PositiveFloat = 1e-8
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this global norm")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    save_steps: PositiveInt = Field(100, description="steps between checkpoints")
+    save_total_limit: PositiveInt = Field(2, description="how many recent checkpoints to keep besides the best")
+    eval_steps: PositiveInt = Field(50, description="steps between validations")
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Optimization:
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be smaller than max_steps={self.max_steps}")
+        if self.stop_step is not None and self.stop_step > self.max_steps:
+            raise ValueError(f"stop_step={self.stop_step} must not exceed max_steps={self.max_steps}")
+        return self
+
+    @property
+    def last_step(self) -> int:
+        return self.max_steps if self.stop_step is None else self.stop_step
+
+
+class SftSettings(Optimization):
+    """Supervised fine-tuning: packed rows, loss on the response only."""
+
+    max_length: PositiveInt = Field(description="tokens of one packed row; a longer example is an error or left out, see `overlong`")
+    per_device_train_batch_size: PositiveInt = Field(1, description="packed rows in a micro-batch")
+    gradient_accumulation_steps: PositiveInt = Field(1, description="micro-batches in a step")
+    overlong: Literal["error", "drop"] = Field("error", description="what to do with an example longer than max_length; a drop is counted")
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+class RewardSettings(Settings):
+    """Weights of the parts; 0 leaves a part out. Formulas: postgrad/train/reward.py."""
+
+    format: float = 0.0
+    accuracy: float = 0.0
+    cosine_length: float = 0.0
+    cosine_similarity: float = 0.0
+    length_penalty: float = 0.0
+    soft_overlong: float = 0.0
+    repetition: float = 0.0
+    length_unit: Unit = Field("tokens", description="what lengths are counted in; the authors' code counts characters")
+    max_length: PositiveInt = Field(description="length at which the cosine is flat, in length_unit")
+    gate_length: bool = Field(True, description="give the length penalty to correct traces only, so that order cannot invert")
+    overlong_buffer: PositiveInt = Field(64, description="soft over-long: the penalty grows over this many last tokens")
+    repetition_ngram: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _something_is_rewarded(self) -> RewardSettings:
+        parts = (self.format, self.accuracy, self.cosine_length, self.cosine_similarity, self.length_penalty, self.soft_overlong, self.repetition)
+        if not any(parts):
+            raise ValueError("every reward weight is 0: give at least one part a weight")
+        return self
+
+
+class GrpoSettings(Optimization):
+    """Group-relative policy optimisation."""
+
+    prompts_per_step: PositiveInt = Field(description="problems sampled for one rollout")
+    num_generations: int = Field(8, ge=2, description="G, the group: samples of one problem")
+    per_device_train_batch_size: PositiveInt = Field(description="completions in a micro-batch; must divide prompts_per_step * num_generations")
+    num_iterations: PositiveInt = Field(1, description="optimizer steps on one rollout; clipping acts only above 1")
+    max_prompt_length: PositiveInt = Field(512, description="tokens; a longer prompt is an error")
+    max_completion_length: PositiveInt = Field(description="tokens sampled at most")
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0: off")
+    min_p: float = Field(0.0, ge=0, lt=1)
+    epsilon: float = Field(0.2, gt=0, lt=1, description="the ratio is clipped below 1 - epsilon")
+    epsilon_high: PositiveFloat | None = Field(None, description="and above 1 + epsilon_high; None: the same as epsilon")
+    beta: float = Field(0.0, ge=0, description="weight of the k3 KL to the frozen reference; 0 loads no reference")
+    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = Field(
+        "dapo",
+        description="what token losses are divided by: grpo a sequence's own length, bnpo the micro-batch's tokens, "
+        "dapo the step's tokens, dr_grpo a constant",
+    )
+    scale_rewards: Literal["group", "none"] = Field("group", description="group: divide the advantage by the group's standard deviation")
+    mask_truncated_completions: bool = Field(False, description="completions cut at max_completion_length give no gradient")
+    max_resample: int = Field(0, ge=0, description="refill groups without variance by up to this many further rollouts")
+    rewards: RewardSettings
+
+    @model_validator(mode="after")
+    def _batch_algebra(self) -> GrpoSettings:
+        completions = self.prompts_per_step * self.num_generations
+        if completions % self.per_device_train_batch_size:
+            raise ValueError(
+                f"prompts_per_step * num_generations = {self.prompts_per_step} * {self.num_generations} = {completions} "
+                f"is not a multiple of per_device_train_batch_size = {self.per_device_train_batch_size}: "
+                "change one of the three"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""(Problem, Trace) -> Verdict."""
