@@ -206,9 +206,7 @@ def at_budget(grades: Grades, budget: int, verifier: Verifier, truncate: Truncat
     return [[cut(item) for item in row] for row in grades]
 
 
-def budget_curve(
-    grades: Grades, budgets: Iterable[int], verifier: Verifier, truncate: Truncate
-) -> dict[int, Estimate]:
+def budget_curve(grades: Grades, budgets: Iterable[int], verifier: Verifier, truncate: Truncate) -> dict[int, Estimate]:
     """Accuracy by budget, smallest budget first."""
     return {
         budget: stats.clustered_rate(_outcomes(_checked(at_budget(grades, budget, verifier, truncate))))

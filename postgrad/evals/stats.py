@@ -4,8 +4,8 @@ Data come as `Clusters`: one row of values for each problem, one value for each 
 not independent, so every interval here treats the problem as the unit. A problem without values (none of its traces
 could be checked) is left out; where nothing is left it is an error, not a zero.
 
-Intervals are at `level` (0.95) and resampling is seeded. The percentile bootstrap sees no more than its data: values that
-are all equal give an interval of no width, so rates have their own functions, which do not.
+Intervals are at `level` (0.95) and resampling is seeded. The percentile bootstrap sees no more than its data: values
+that are all equal give an interval of no width, so rates have their own functions, which do not.
 """
 
 from __future__ import annotations

@@ -248,9 +248,7 @@ def weighted(*terms: tuple[float, str, Reward]) -> Weighted:
     return Weighted(terms)
 
 
-def from_settings(
-    settings: RewardSettings, max_completion_length: int, problems: Iterable[Problem] = ()
-) -> Weighted:
+def from_settings(settings: RewardSettings, max_completion_length: int, problems: Iterable[Problem] = ()) -> Weighted:
     """The reward that a config describes; parts of weight 0 are left out. `problems` are checked for what it needs."""
     length = {"tokens": in_tokens, "characters": in_characters}[settings.length_unit]
     makers: dict[str, Callable[[], Reward]] = {
