@@ -8,13 +8,13 @@ Forms are told apart by their columns; the first that fits counts. BOXED: what t
     messages           messages                                    all but the last       the last    ANSWER | BOXED
     sharegpt           conversations (from, value), system         all but the last       the last    ANSWER | BOXED
     prompt_completion  prompt, completion | response               prompt                 completion  ANSWER | BOXED
-    prompt_only        prompt, ANSWER | solution                   prompt                 -           ANSWER | BOXED | it
+    prompt_only        prompt, ANSWER | solution                   prompt                 -           ANSWER | BOXED | *
     alpaca             instruction, input, output, system, history instruction + input    output      ANSWER | BOXED
     gsm8k              question, answer ending in "#### N"         question               from answer N
     maths              problem | question, TRACE | ANSWER          problem | question     TRACE       ANSWER | BOXED
 
     ANSWER: answer | gold | ground_truth | final_answer.  TRACE: generation | trace | response | output | solution.
-    TRACES: generations | traces | responses | response.
+    TRACES: generations | traces | responses | response.  *: else the whole solution.
     A prompt is text or messages. A conversation that ends with the user's turn has no response.
 
 Columns that any form may have:
