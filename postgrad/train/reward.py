@@ -184,9 +184,10 @@ def length_bonus(length: Length = in_tokens) -> Reward:
     """The length penalty gated by correctness: 1 - (L - Lmin) / (Lmax - Lmin) for correct traces, 0 for the others.
 
     Ours, after `length_penalty`. Lmin and Lmax are over the group's CORRECT traces; where they are equal (one correct
-    trace, say) it is 0.5. The difference to lam is a constant half: among correct traces the preference is the same,
-    and because being correct never costs anything, no weight of it can put a wrong trace above a right one. Leaving
-    the wrong traces out of Kimi's term is not enough for that: the longest correct trace would still be at -0.5.
+    trace, say) it is 0.5. It is lam plus a half: among correct traces the preference is the same, and because being
+    correct never costs anything, no positive weight can put a wrong trace above a right one. Leaving the wrong traces
+    out of Kimi's term is not enough for that: the longest correct trace would still be at -0.5, and with the cosine's
+    0.1 below a wrong one's -0.1.
     """
 
     def reward(group: Sequence[Graded]) -> list[float | None]:
@@ -385,7 +386,7 @@ def check_order(
     characters_per_token: float = 3.0,
     examples: int = 5,
 ) -> Order:
-    """Compare a wrong with a correct trace in every synthetic group: all lengths x styles x kinds of company.
+    """Compare a wrong with a correct trace in every synthetic group: all lengths x `STYLES` x kinds of company.
 
     Lengths are `shares` of `max_completion_length`; at the whole of it a trace is cut (finish "length"). The two traces
     sit in a group of `group` whose others are all correct or all wrong, and all short, all long or spread over the
