@@ -6,11 +6,17 @@ Paper: arXiv 2507.08267 (Fast-Math-R1), code analokmaus/kaggle-aimo2-fast-math-r
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from postgrad.config import Settings
+from postgrad.records import Example, Message, Problem, Status, Trace, read_jsonl, write_jsonl
+from postgrad.run import Failed, Run
 from postgrad.train.settings import GrpoSettings, SftSettings
 
 
@@ -41,7 +47,7 @@ class Model(Settings):
 class Arithmetic(Settings):
     """Problems made by postgrad/domains/arithmetic.py, disjoint in operands and templates between splits."""
 
-    train: PositiveInt = Field(description="problems for stage one; stage two draws from the same split")
+    train: PositiveInt = Field(description="problems of both stages, as in the paper")
     validation: PositiveInt = 200
     test: PositiveInt = 1000
     min_steps: PositiveInt = 2
@@ -103,3 +109,346 @@ class Config(Settings):
     sft: SftSettings | None = Field(description="stage one; null: start stage two from the base model")
     rl: GrpoSettings
     eval: Evaluation
+
+
+# ---- The run --------------------------------------------------------------------------------------------------------
+
+
+def main(config: Config, run: Run) -> dict[str, Any]:
+    """Data, SFT, GRPO, measurement; each a stage that a resumed run does not repeat. Returns summary.json."""
+    run.stage("data", prepare, config, run)
+    base = run.stage("base", make_base, config, run)
+    long = run.stage("sft", supervise, config, run, base) if config.sft else base
+    short = run.stage("rl", shorten, config, run, long)
+    models = {"base": base, "sft": long, "rl": short} if config.sft else {"sft": base, "rl": short}
+    summary: dict[str, Any] = run.stage("eval", measure, config, run, models)
+    return summary
+
+
+def prepare(config: Config, run: Run) -> dict[str, Any]:
+    """Choose, clean and check the data; write data/{sft,rl,validation,test}.jsonl and return the counts."""
+    from postgrad.data import overlap, select
+    from postgrad.train.model import load_tokenizer
+    from postgrad.verify import gold, maths
+
+    tokenizer = load_tokenizer(config.model.path) if config.model.path else _scratch_tokenizer()
+    candidates, rl, validation, test = _arithmetic(config) if config.data.arithmetic else _files(config)
+    chosen = config.data.selection
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def judge(problem: Problem, trace: str) -> bool | None:
+        verdict = maths.boxed(problem, Trace(problem.id, trace, (), (), "stop"))
+        return None if verdict.status is Status.UNCHECKED else verdict.status is Status.CORRECT
+
+    selected = select.select(
+        select.judged(candidates, judge),
+        count,
+        choose=chosen.choose,
+        min_trace_tokens=chosen.min_trace_tokens,
+        min_pass_rate=chosen.min_pass_rate,
+        max_pass_rate=chosen.max_pass_rate,
+        seed=config.seed,
+    )
+    examples = list(selected.examples)
+    counts: dict[str, Any] = {"selection": {name: getattr(selected.counts, name) for name in selected.counts.__slots__}}
+    for name, rows in (("sft", examples), ("rl", rl)):
+        found = overlap.overlap(rows, test)
+        counts[f"overlap_{name}_test"] = {str(kind): matches for kind, matches in found.counts().items()}
+        if chosen.decontaminate:
+            rows[:] = overlap.apart(rows, found)  # type: ignore[assignment]  # each list keeps its own kind
+    golds = {name: gold.keep_checkable(rows, maths.boxed) for name, rows in (("rl", rl), ("validation", validation), ("test", test))}
+    for name, checked in golds.items():
+        for rejected in checked.rejected:
+            run.event("data", 0, "warning", f"{name}: problem {rejected.problem.id!r} left out: {rejected.reason}")
+        if not checked.kept:
+            raise ValueError(f"no {name} problem has a gold answer that can be checked: see events.jsonl for the reason of each")
+    if config.sft and not examples:
+        raise ValueError(f"no example is left for stage one after selection ({selected.counts}): loosen data.selection")
+
+    traces = {example.id: example.response for example in examples}
+    folder = run.folder / "data"
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "sft.jsonl", (_with_system(example, config) for example in examples))
+    for name, checked in golds.items():
+        kept = (replace(problem, reference=problem.reference or traces.get(problem.id)) for problem in checked.kept)
+        write_jsonl(folder / f"{name}.jsonl", (_with_system(problem, config) for problem in kept))
+    counts |= {"sft": len(examples)} | {name: len(checked.kept) for name, checked in golds.items()}
+    counts |= {f"{name}_unchecked_gold": len(checked.rejected) for name, checked in golds.items()}
+    return counts
+
+
+def make_base(config: Config, run: Run) -> str:
+    """What both stages start from: the given model's path, or a new one saved in the run's folder."""
+    if config.model.path:
+        return config.model.path
+    from postgrad.train import model as models
+
+    assert config.model.scratch is not None, "Model has exactly one origin"
+    tokenizer = _scratch_tokenizer()
+    made = models.from_scratch(
+        config.model.scratch.model_dump(), tokenizer, seed=config.seed, dtype=_dtype(config), device=models.resolve_device("cpu")
+    )
+    folder = run.folder / "checkpoints" / "base"
+    made.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return "checkpoints/base"
+
+
+def supervise(config: Config, run: Run, base: str) -> str:
+    """Stage one: the whole schedule on the chosen traces; goes on from the checkpoint with the lowest validation loss."""
+    from postgrad.train import fit, loss, source
+
+    assert config.sft is not None, "main calls this stage only where there is one"
+    model, tokenizer = _load(config, run, base)
+    examples = list(read_jsonl(Example, run.folder / "data/sft.jsonl"))
+    # Validation traces cost no test problem: problems kept out of both stages, with their references as responses.
+    validation = _problems(run, "validation")
+    held_out = [Example(problem.prompt, problem.reference, id=problem.id) for problem in validation if problem.reference]
+    documents, dropped = source.supervised(tokenizer, examples, config.sft)
+    if dropped:
+        run.event("sft", 0, "warning", f"{dropped} examples are longer than sft.max_length={config.sft.max_length} and were left out")
+    packed = source.Packed(documents, config.sft, seed=config.seed)
+
+    def validate(model: Any, step: int) -> Mapping[str, float]:
+        numbers = _sampled(config, model, tokenizer, validation, step)
+        if held_out:
+            numbers["eval_loss"] = fit.mean_loss(model, source.supervised(tokenizer, held_out, config.sft)[0])  # type: ignore[arg-type]
+        return {**numbers, "eval_score": -numbers["eval_loss"] if held_out else numbers["eval_accuracy"]}
+
+    fitted = fit.fit(run, "sft", model, tokenizer, packed, loss.likelihood, config.sft, validate)
+    return str(fitted.best.relative_to(run.folder))
+
+
+def shorten(config: Config, run: Run, start: str) -> str:
+    """Stage two: GRPO from stage one's model; goes on from the shortest-spoken checkpoint that is still as accurate."""
+    from postgrad.sample.engine import Engine, Sampling
+    from postgrad.train import advantage, fit, loss, reward, source
+    from postgrad.verify import maths
+
+    rl = config.rl
+    model, tokenizer = _load(config, run, start)
+    problems, validation = _problems(run, "rl"), _problems(run, "validation")
+    reference = _load(config, run, start)[0] if rl.beta else None
+    rewards = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
+    order = reward.check_order(rewards, rl.max_completion_length, rl.num_generations)
+    run.write_json("reward_order.json", order.to_summary())
+    if order.inverted_share_same_style:
+        run.event("rl", 0, "warning", f"a wrong answer can out-earn a right one of the same form: {order.examples[0]}")
+    sampling = Sampling(
+        max_tokens=rl.max_completion_length,
+        temperature=rl.temperature,
+        top_p=rl.top_p,
+        top_k=rl.top_k,
+        min_p=rl.min_p,
+        max_prompt_tokens=rl.max_prompt_length,
+        slots=config.eval.batch_size,
+    )
+    credit = advantage.group_std if rl.scale_rewards == "group" else advantage.group_mean
+    rollouts = source.Rollouts(
+        problems, Engine(tokenizer, sampling, seed=config.seed), maths.boxed, rewards, credit, rl, tokenizer, seed=config.seed, reference=reference
+    )
+    objective = loss.policy(
+        epsilon_low=rl.epsilon, epsilon_high=rl.epsilon_high or rl.epsilon, beta=rl.beta, temperature=rl.temperature
+    )
+    before = _sampled(config, model, tokenizer, validation, 0)
+
+    def validate(model: Any, step: int) -> Mapping[str, float]:
+        numbers = _sampled(config, model, tokenizer, validation, step)
+        kept = numbers["eval_accuracy"] >= before["eval_accuracy"] - config.eval.max_accuracy_loss
+        # Among checkpoints as accurate as the start the shortest-spoken one is best; any of them beats all the others.
+        score = 1 - numbers["eval_tokens"] / rl.max_completion_length if kept else numbers["eval_accuracy"] - 1
+        return {**numbers, "eval_score": score}
+
+    fitted = fit.fit(run, "rl", model, tokenizer, rollouts, objective, rl, validate)
+    return str(fitted.best.relative_to(run.folder))
+
+
+def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, Any]:
+    """Every model on the test problems, the comparison of stage two with stage one, and the claims."""
+    from postgrad.evals import benchmark
+    from postgrad.verify import maths
+
+    problems = _problems(run, "test")
+    grades = {}
+    for name, path in models.items():
+        model, tokenizer = _load(config, run, path)
+        sampler = _engine(config, tokenizer)
+        sampler.follow(model, 0)
+        run.progress.start(f"eval {name}", len(problems) * config.eval.samples, "trace")
+        sampler.report = lambda done, total: run.progress.update(done)  # noqa: ARG005
+        grades[name] = benchmark.grade(sampler, maths.boxed, problems, config.eval.samples)
+        run.progress.finish()
+        (run.folder / "evals").mkdir(exist_ok=True)
+        benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", grades[name])
+    how: dict[str, Any] = {"resamples": config.eval.bootstrap, "seed": config.seed}
+    scores = {name: benchmark.score(rows, _vote, **how) for name, rows in grades.items()}
+    compared = {(a, b): benchmark.compare(grades[a], grades[b], **how) for a, b in (("base", "sft"), ("sft", "rl")) if a in grades}
+    lengths = sorted(len(item.trace.token_ids) for row in grades["sft"] for item in row)
+    longest = lengths[int(0.95 * (len(lengths) - 1))]
+    budgets = benchmark.budget_comparison(
+        grades["sft"], grades["rl"], {max(1, round(share * longest)) for share in config.eval.budgets}, maths.boxed, sampler.truncate, **how
+    )
+    run.write_rows("evals/samples.jsonl", _side_by_side(tokenizer, grades))
+    stages = run.stages()
+    order = run.folder / "reward_order.json"
+    summary = {
+        "recipe": run.recipe,
+        "preset": run.preset,
+        "seed": config.seed,
+        "seconds": {name: stage["seconds"] for name, stage in stages.items() if stage["status"] == "done"},
+        **benchmark.to_summary(scores, compared, budgets),
+        "claims": _claims(config, scores["sft"], compared["sft", "rl"]),
+        "reward_order": json.loads(order.read_text()),
+        "data": stages["data"]["result"],
+    }
+    run.write_json("summary.json", summary)
+    return summary
+
+
+def _claims(config: Config, sft: Any, change: Any) -> list[dict[str, Any]]:
+    """Thresholds come from the config, which was written before the run."""
+    goal = config.eval
+    rows = [
+        ("sft_accuracy", "pass@1 after SFT, held-out problems", sft.accuracy, sft.accuracy.value, goal.min_sft_accuracy),
+        ("tokens_drop", "share of mean tokens that GRPO saves", change.token_drop, change.token_drop.value, goal.min_token_drop),
+        (
+            "accuracy_change",
+            "change of accuracy by GRPO; the lower end of its interval is what must reach the threshold",
+            change.accuracy,
+            change.accuracy.interval[0],
+            -goal.max_accuracy_loss,
+        ),
+    ]
+    return [
+        {
+            "id": name,
+            "statement": statement,
+            "measured": estimate.value,
+            "interval": list(estimate.interval),
+            "op": ">=",
+            "threshold": threshold,
+            "n": estimate.n,
+            "met": bool(decisive >= threshold),
+        }
+        for name, statement, estimate, decisive, threshold in rows
+    ]
+
+
+# ---- Small pieces ---------------------------------------------------------------------------------------------------
+
+
+def _arithmetic(config: Config) -> tuple[list[Any], list[Problem], list[Problem], list[Problem]]:
+    from postgrad.data.select import Candidate
+    from postgrad.domains import arithmetic
+
+    assert config.data.arithmetic is not None, "main looks before it calls"
+    wanted = config.data.arithmetic
+
+    def problems(split: arithmetic.Split, count: int) -> list[Problem]:
+        return arithmetic.problems(split, count, min_steps=wanted.min_steps, max_steps=wanted.max_steps, seed=config.seed)
+
+    def traces(problem: Problem, count: int) -> list[str]:
+        return arithmetic.traces(problem, count, recheck=wanted.recheck, seed=config.seed)
+
+    train = problems("train", wanted.train)
+    validation = [replace(problem, reference=traces(problem, 1)[0]) for problem in problems("validation", wanted.validation)]
+    candidates = [
+        Candidate(problem, written := tuple(traces(problem, wanted.traces)), (None,) * len(written)) for problem in train
+    ]
+    return candidates, list(train), validation, problems("test", wanted.test)
+
+
+def _files(config: Config) -> tuple[list[Any], list[Problem], list[Problem], list[Problem]]:
+    from postgrad.data import sources
+    from postgrad.data.mixture import order
+
+    assert config.data.files is not None, "main looks before it calls"
+    files = config.data.files
+    rl = sources.problems(files.rl)
+    shuffled = [rl[int(place)] for place in order(len(rl), config.seed, 0, 0)]
+    kept_out = max(1, round(files.validation_fraction * len(rl)))
+    validation = shuffled[:kept_out]
+    apart = {problem.prompt for problem in validation}
+    # The paper's two stages share their problems, so what validates stage two must be kept out of stage one as well.
+    candidates = [candidate for candidate in sources.candidates(files.sft) if candidate.problem.prompt not in apart]
+    return candidates, shuffled[kept_out:], validation, sources.problems(files.test)
+
+
+def _with_system(record: Any, config: Config) -> Any:
+    if config.data.system_prompt is None:
+        return record
+    return replace(record, prompt=(Message("system", config.data.system_prompt), *record.prompt))
+
+
+def _problems(run: Run, name: str) -> list[Problem]:
+    return list(read_jsonl(Problem, run.folder / "data" / f"{name}.jsonl"))
+
+
+def _scratch_tokenizer() -> Any:
+    from postgrad.domains import arithmetic
+
+    return arithmetic.tokenizer()
+
+
+def _dtype(config: Config) -> Any:
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
+
+
+def _load(config: Config, run: Run, path: str) -> tuple[Any, Any]:
+    from postgrad.train import model as models
+
+    folder = str(run.folder / path) if (run.folder / path / "config.json").is_file() else path
+    return models.load(folder, dtype=_dtype(config), device=models.resolve_device(config.model.device)), models.load_tokenizer(folder)
+
+
+def _engine(config: Config, tokenizer: Any) -> Any:
+    from postgrad.sample.engine import Engine, Sampling
+
+    wanted = config.eval
+    sampling = Sampling(
+        max_tokens=wanted.max_tokens, temperature=wanted.temperature, top_p=wanted.top_p, min_p=wanted.min_p, slots=wanted.batch_size
+    )
+    # Another stream than training's, so that measuring never sees the uniforms of a rollout.
+    return Engine(tokenizer, sampling, seed=config.seed + 1)
+
+
+def _sampled(config: Config, model: Any, tokenizer: Any, problems: Sequence[Problem], step: int) -> dict[str, float]:
+    """Accuracy and mean tokens on validation problems, one trace each."""
+    from postgrad.evals import benchmark
+    from postgrad.verify import maths
+
+    sampler = _engine(config, tokenizer)
+    sampler.follow(model, step)
+    found = benchmark.score(benchmark.grade(sampler, maths.boxed, problems, 1), resamples=100)
+    if found.accuracy is None or found.tokens is None:
+        raise Failed(f"none of {len(problems)} validation traces could be checked: run `postgrad doctor`, and look at the gold answers")
+    return {"eval_accuracy": found.accuracy.value, "eval_tokens": found.tokens.value}
+
+
+def _vote(item: Any) -> str | None:
+    """What a trace votes for: its boxed answer, spaces aside."""
+    from postgrad.verify import extract
+
+    answer = extract.boxed(item.trace.text)
+    return None if answer is None else "".join(answer.split())
+
+
+def _side_by_side(tokenizer: Any, grades: Mapping[str, Any], problems: int = 8) -> list[dict[str, Any]]:
+    """The first test problems as every model answered them, token by token."""
+    return [
+        {
+            "problem_id": item.problem.id,
+            "prompt": item.problem.prompt[-1].content,
+            "gold": item.problem.gold,
+            "model": name,
+            "status": item.verdict.status,
+            "tokens": [tokenizer.decode([token]) for token in item.trace.token_ids],
+            "logprobs": list(item.trace.logprobs),
+        }
+        for name, rows in grades.items()
+        for item in (row[0] for row in rows[:problems])
+    ]

@@ -1,0 +1,212 @@
+"""A run's folder: what was asked, what happened, and where to go on. Its layout stands in docs/architecture.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from postgrad import __version__
+from postgrad.progress import Progress, silent
+
+PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "math-verify", "pydantic")
+
+
+class Failed(RuntimeError):
+    """The run cannot go on, and the message says why and what to change. Exit code 1."""
+
+
+class Preempted(Exception):  # noqa: N818  not an error: the run saved itself and can go on
+    """The run was asked to stop, saved itself, and can be resumed. Exit code 75, or 130 for Ctrl-C."""
+
+
+class Run:
+    """Use `create` or `open`. Not safe for several processes at once: one run, one process."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.recipe: str = manifest["recipe"]
+        self.preset: str = manifest["preset"]
+        self.progress: Progress = silent()
+        self.stop_requested: str | None = None
+        """Set by signal handlers to the signal's name; stages look at it between steps."""
+        self._started = time.monotonic()
+
+    @classmethod
+    def create(cls, out: Path, *, recipe: str, preset: str, config: Any, command: Sequence[str]) -> Run:
+        """A fresh folder. Raises ValueError where `out` already holds something: a run never overwrites another."""
+        from postgrad.config import dump_yaml
+
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            hint = f"continue it with `postgrad resume {out}`" if (out / "manifest.json").is_file() else "choose another --out"
+            raise ValueError(f"{out} already exists and is not empty: {hint}")
+        out.mkdir(parents=True, exist_ok=True)
+        manifest = {
+            "recipe": recipe,
+            "preset": preset,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "commit": commit(),
+            "postgrad": __version__,
+            "python": platform.python_version(),
+            "packages": {name: _version(name) for name in PACKAGES},
+            "hardware": hardware(),
+            "seed": config.seed,
+        }
+        write_text(out / "config.yaml", dump_yaml(config))
+        write_text(out / "command.txt", " ".join(command) + "\n")
+        write_json(out / "manifest.json", manifest)
+        return cls(out, manifest)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run. Raises ValueError where the folder is none."""
+        if not (folder / "manifest.json").is_file():
+            raise ValueError(f"{folder} is not a run's folder (it has no manifest.json): give the --out of an earlier `postgrad run`")
+        return cls(folder, json.loads((folder / "manifest.json").read_text()))
+
+    @property
+    def config_text(self) -> str:
+        return (self.folder / "config.yaml").read_text()
+
+    def stages(self) -> dict[str, Any]:
+        path = self.folder / "stages.json"
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+    def stage(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run `function(*arguments)` once in the life of this run; its JSON result is kept and returned ever after.
+
+        Arguments with a JSON form are fingerprinted. A finished stage whose arguments have changed since is an error:
+        what follows would mix two configurations.
+        """
+        fingerprint = hashlib.sha256(json.dumps([_jsonable(a) for a in arguments], sort_keys=True).encode()).hexdigest()[:16]
+        stages = self.stages()
+        known = stages.get(name)
+        if known and known["fingerprint"] != fingerprint:
+            raise Failed(f"stage {name!r} of {self.folder} was run with other arguments: start a new run in an empty folder")
+        if known and known["status"] == "done":
+            return known["result"]
+        seconds_before = known["seconds"] if known else 0.0
+        started = time.monotonic()
+        record = {"status": "running", "fingerprint": fingerprint, "seconds": seconds_before, "result": None}
+        self._record(name, record)
+        try:
+            result = function(*arguments)
+        finally:
+            record["seconds"] = seconds_before + time.monotonic() - started
+            self._record(name, record)
+        self._record(name, {**record, "status": "done", "result": result})
+        return result
+
+    def _record(self, name: str, record: Mapping[str, Any]) -> None:
+        write_json(self.folder / "stages.json", {**self.stages(), name: record})
+
+    def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
+        self._append("metrics.jsonl", {"stage": stage, "step": step, "time": round(time.monotonic() - self._started, 3), **numbers})
+
+    def event(self, stage: str, step: int, level: Literal["info", "warning", "alarm"], message: str) -> None:
+        self._append("events.jsonl", {"stage": stage, "step": step, "level": level, "message": message})
+        self.progress.note(f"{level}: {message}" if level != "info" else message)
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forget what a killed process logged after the checkpoint that is being resumed from."""
+        for name in ("metrics.jsonl", "events.jsonl"):
+            path = self.folder / name
+            if path.is_file():
+                kept = [row for row in read_lines(path) if row["stage"] != stage or row["step"] <= step]
+                write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        for path in (self.folder / "rollouts").glob(f"{stage}-*.jsonl"):
+            if int(path.stem.rpartition("-")[2]) > step:
+                path.unlink()
+
+    def write_rows(self, relative: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        path = self.folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+    def write_json(self, relative: str, value: Any) -> None:
+        write_json(self.folder / relative, value)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines; a torn last line (a kill in the middle of a write) is left out."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line.endswith("\n"):
+            break
+        rows.append(json.loads(line))
+    return rows
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all, on disk before it has its name."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _jsonable(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, Run):
+        return "run"
+    return value
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The commit of the checkout that postgrad runs from, with "+" where it has local changes; "unknown" outside one."""
+    here = Path(__file__).parent
+    try:
+        named = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"], cwd=here, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return named.stdout.strip() or "unknown"
+
+
+def hardware() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    gpu = None
+    if "torch" in sys.modules and (torch := sys.modules["torch"]).cuda.is_available():
+        gpu = torch.cuda.get_device_name()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "gpu": gpu}
+
+
+def load_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())

@@ -1,0 +1,145 @@
+"""Checkpoints: a Hugging Face folder that any tool loads, plus state/ to go on exactly; whole or absent.
+
+    step-000100/            config.json, model.safetensors, tokenizer files: AutoModelForCausalLM.from_pretrained(folder)
+        state/optimizer.pt  AdamW's moments, as they are in memory
+        state/trainer.json  step, source state, best score: integers and rows, no generator states (see train/source.py)
+        COMMIT.json         size and SHA-256 of every other file
+
+Protocol: write to .tmp-<step>, hash, write COMMIT.json, flush files and folder, rename, flush the parent, then move
+`latest`. Pruning renames to .trash-<step> before deleting. So at any moment of death the newest step-* folder
+whose COMMIT validates is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from postgrad.run import Failed, write_json, write_text
+
+
+def save(
+    folder: Path, step: int, *, model: PreTrainedModel, tokenizer: Any, optimizer: torch.optim.Optimizer, trainer: Mapping[str, Any]
+) -> Path:
+    """Write `folder/step-<step>`; returns it. Raises Failed, with the older checkpoints untouched, where the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".tmp-{step:06d}"
+    final = folder / f"step-{step:06d}"
+    with _disk_errors(temporary, final):
+        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / "state").mkdir(parents=True)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        torch.save(optimizer.state_dict(), temporary / "state" / "optimizer.pt")
+        write_json(temporary / "state" / "trainer.json", {"step": step, **trainer})
+        write_json(temporary / "COMMIT.json", {"step": step, "files": _digest(temporary)})
+        for path in sorted(temporary.rglob("*")):
+            _flush(path)
+        _flush(temporary)
+        if final.exists():
+            _discard(final)
+        temporary.rename(final)
+        _flush(folder)
+        write_text(folder / "latest", final.name + "\n")
+    return final
+
+
+@contextlib.contextmanager
+def _disk_errors(temporary: Path, final: Path) -> Iterator[None]:
+    try:
+        yield
+    # safetensors reports a full disk as an error of its own, with the system's words in its text.
+    except Exception as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+            words in str(error) for words in ("No space left", "os error 28", "File too large", "os error 27", "Disk quota")
+        ) or (isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error))
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not full:
+            raise
+        free = shutil.disk_usage(final.parent).free / 2**20
+        raise Failed(
+            f"could not write checkpoint {final}: no room ({free:.0f} MiB free there; {error}). Earlier checkpoints are untouched: "
+            "free some space, or lower save_total_limit, and resume"
+        ) from error
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint; leftovers of interrupted saves are cleaned away on the way."""
+    if not folder.is_dir():
+        return None
+    for leftover in [*folder.glob(".tmp-*"), *folder.glob(".trash-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    for candidate in sorted(folder.glob("step-*"), reverse=True):
+        if is_whole(candidate):
+            return candidate
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    commit = checkpoint / "COMMIT.json"
+    if not commit.is_file():
+        return False
+    recorded: dict[str, Any] = json.loads(commit.read_text())["files"]
+    return recorded == _digest(checkpoint)
+
+
+def trainer_state(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / "state" / "trainer.json").read_text())
+    return state
+
+
+def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+    device = next(iter(optimizer.param_groups[0]["params"])).device
+    optimizer.load_state_dict(torch.load(checkpoint / "state" / "optimizer.pt", map_location=device, weights_only=True))
+
+
+def best(folder: Path) -> Path:
+    """The checkpoint with the highest validation score, by what the newest one knows."""
+    newest = latest(folder)
+    if newest is None:
+        raise ValueError(f"{folder} holds no whole checkpoint")
+    return folder / f"step-{trainer_state(newest)['best_step']:06d}"
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Keep the newest `keep` and the best."""
+    kept = best(folder)
+    for checkpoint in sorted(folder.glob("step-*"))[:-keep]:
+        if checkpoint != kept:
+            _discard(checkpoint)
+    write_text(folder / "best", kept.name + "\n")
+
+
+def _discard(checkpoint: Path) -> None:
+    trash = checkpoint.with_name(f".trash-{checkpoint.name}")
+    shutil.rmtree(trash, ignore_errors=True)
+    checkpoint.rename(trash)
+    shutil.rmtree(trash)
+
+
+def _digest(checkpoint: Path) -> dict[str, Any]:
+    digests = {}
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file() and path.name != "COMMIT.json":
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[str(path.relative_to(checkpoint))] = {"bytes": path.stat().st_size, "sha256": digest}
+    return digests
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

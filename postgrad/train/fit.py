@@ -1,0 +1,185 @@
+"""The one training loop. It knows no algorithm: a source makes the step's micro-batches, an objective sums their losses.
+
+    loss = sum over the step's micro-batches of objective.total / sum of batch.count
+
+The division is by the whole step's count, known before the first forward pass, so splitting a step into other
+micro-batches changes neither the loss nor the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from postgrad.run import Failed, Preempted, Run
+from postgrad.train import checkpoint, loss, optim, source
+from postgrad.train.batch import Batch, Document, pack
+from postgrad.train.loss import LossSum, Objective
+from postgrad.train.settings import Optimization
+from postgrad.train.source import Source
+
+Validate = Callable[[PreTrainedModel, int], Mapping[str, float]]
+"""(model, steps taken) -> numbers to log; "eval_score" among them is what the best checkpoint has most of."""
+
+
+SHOWN = ("loss", "reward", "completions/mean_length", "eval_loss", "eval_accuracy")
+"""What the live progress shows of a step's numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    last: Path
+    best: Path
+    """The checkpoint with the highest validation score: early stopping is to go on from this one."""
+
+
+def fit(
+    run: Run,
+    stage: str,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    feed: Source,
+    objective: Objective,
+    settings: Optimization,
+    validate: Validate,
+) -> Fitted:
+    """Train `model` in place from the stage's newest checkpoint, or from the start, to `settings.last_step`.
+
+    Raises Failed where a loss or gradient is not finite (nothing is saved after it), Preempted after saving where
+    the run was asked to stop.
+    """
+    folder = run.folder / "checkpoints" / stage
+    device = next(model.parameters()).device
+    optimizer = optim.adamw(model, settings)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    # Once: go on from where an earlier process stopped.
+    taken, tokens = 0, 0
+    best_step, best_score = 0, -math.inf
+    saved = checkpoint.latest(folder)
+    if saved is not None:
+        state = checkpoint.trainer_state(saved)
+        taken, tokens, best_step, best_score = state["step"], state["tokens"], state["best_step"], state["best_score"]
+        load_weights(model, saved)
+        checkpoint.load_optimizer(saved, optimizer)
+        feed.restore(state["source"])
+        run.rewind(stage, taken)
+
+    run.progress.start(stage, settings.last_step, "step")
+    while taken < settings.last_step:
+        started = time.perf_counter()
+
+        # One step: the source's micro-batches, one division, one update.
+        step = feed.step(model, taken)
+        batches = [batch.to(device) for batch in step.batches]
+        rate = optim.learning_rate(taken, settings)
+        numbers = update(model, batches, objective, optimizer, rate, settings.max_grad_norm, taken + 1)
+        taken += 1
+        tokens += sum(len(batch.input_ids_T) for batch in batches)
+        numbers |= step.numbers | {"num_tokens": tokens, "step_time": time.perf_counter() - started}
+
+        # Once in a while: measure on problems that training never sees.
+        if taken % settings.eval_steps == 0 or taken == settings.last_step:
+            measured = validate(model, taken)
+            numbers |= measured
+            if measured["eval_score"] > best_score:
+                best_step, best_score = taken, measured["eval_score"]
+        run.log(stage, taken, numbers)
+        if step.rows:
+            run.write_rows(f"rollouts/{stage}-{taken:06d}.jsonl", step.rows)
+        run.progress.update(taken, **{name: numbers[name] for name in SHOWN if name in numbers})
+
+        # Save when due, when this is the best so far, at the end, and when asked to stop.
+        if taken == best_step or taken % settings.save_steps == 0 or taken == settings.last_step or run.stop_requested:
+            trainer = {"tokens": tokens, "best_step": best_step, "best_score": best_score, "source": feed.state()}
+            saved = checkpoint.save(folder, taken, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=trainer)
+            checkpoint.prune(folder, settings.save_total_limit)
+        if run.stop_requested and taken < settings.last_step:
+            raise Preempted(f"stopped by {run.stop_requested} after step {taken} of {settings.last_step} of {stage}; saved in {saved}")
+    run.progress.finish()
+    assert saved is not None, "settings.last_step is at least 1, so the last step was saved"
+    return Fitted(saved, checkpoint.best(folder))
+
+
+def update(
+    model: torch.nn.Module,
+    batches: Sequence[Batch],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    max_grad_norm: float,
+    step: int,
+) -> dict[str, float]:
+    """One optimizer step over all of a step's micro-batches; returns its numbers, means over trained tokens."""
+    count = sum(batch.count for batch in batches)
+    trained = sum(len(batch.targets_K) for batch in batches)
+    model.train()
+    losses = []
+    for batch in batches:
+        summed = objective(model, batch)
+        (summed.total / count).backward()  # type: ignore[no-untyped-call]
+        losses.append(summed)
+    model.eval()
+    total = sum(float(one.total.detach()) for one in losses) / count
+    if not math.isfinite(total):
+        raise Failed(_not_finite(step, batches, losses))
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
+    if not math.isfinite(norm):
+        broken = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        raise Failed(
+            f"step {step}: the loss is finite ({total:.6g}) but the gradient of {broken[0]} is not (nor of {len(broken) - 1} more tensors); "
+            "nothing was updated. Lower learning_rate or max_grad_norm, or use dtype float32, and resume from the last checkpoint"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, float] = {}
+    for one in losses:
+        for name, value in one.sums.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return {"loss": total, "grad_norm": norm, "learning_rate": rate} | {name: value / trained for name, value in sums.items()}
+
+
+@torch.no_grad()
+def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int = 8192) -> float:
+    """Mean nats per trained token over documents, in packs of about `tokens`."""
+    device = next(model.parameters()).device
+    total, count = 0.0, 0.0
+    for row in source.best_fit([len(document.ids) for document in documents], max(tokens, *(len(d.ids) for d in documents))):
+        members = [documents[index] for index in row]
+        batch = pack(members, count=float(sum(document.weights.sum() for document in members)))
+        total += float(loss.likelihood(model, batch.to(device)).total)
+        count += batch.count
+    return total / count
+
+
+def _not_finite(step: int, batches: Sequence[Batch], losses: Sequence[LossSum]) -> str:
+    """Which sample, which token, which tensor: the first place where a loss is not a number."""
+    for index, (batch, one) in enumerate(zip(batches, losses, strict=True)):
+        bad_K = ~one.token_losses_K.isfinite()
+        if bad_K.any():
+            first = int(bad_K.nonzero()[0])
+            name = batch.names[int(batch.document_K[first])]
+            streams = [stream for stream, values in batch.streams_K.items() if not values[first].isfinite()]
+            cause = f"its {streams[0]} are not finite either" if streams else "the model's logits are not finite there"
+            return (
+                f"step {step}: the loss is {float(one.token_losses_K[first])} in micro-batch {index}, sample {name!r}, tensor token_losses "
+                f"at trained token {first} (id {int(batch.targets_K[first])}); {cause}. Nothing was updated: "
+                "lower learning_rate, or look at that sample, and resume from the last checkpoint"
+            )
+    return f"step {step}: the weighted loss is not finite although every token's is: look at the examples' weights"
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Copy a checkpoint's weights into a model of the same shape."""
+    saved = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())

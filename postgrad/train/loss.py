@@ -1,0 +1,81 @@
+"""Objectives. Each scores a micro-batch and returns a weighted SUM of token losses; `fit` alone divides, by the step's count.
+
+What a token's loss is divided by (its normalisation) is decided where batches are made (train/source.py), as weights
+and a count. So every objective here works under every normalisation and under any split into micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from postgrad.train.batch import Batch, Scores, score
+
+
+@dataclass(frozen=True, slots=True)
+class LossSum:
+    total: Tensor
+    """Scalar with gradient: the sum over tokens of weight * loss."""
+    token_losses_K: Tensor
+    """Unweighted, detached: what names the token when something is not finite."""
+    sums: dict[str, Tensor]
+    """For the log, detached: sums over trained tokens. `fit` divides by the step's number of trained tokens."""
+
+
+Objective = Callable[[torch.nn.Module, Batch], LossSum]
+
+
+def likelihood(model: torch.nn.Module, batch: Batch) -> LossSum:
+    """Supervised fine-tuning: -log p(token)."""
+    scores = score(model, batch)
+    losses_K = -scores.logprobs_K
+    return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), {"entropy": scores.entropy_K.sum()})
+
+
+def policy(*, epsilon_low: float, epsilon_high: float, beta: float, temperature: float) -> Objective:
+    """The clipped policy gradient of PPO and GRPO, with an optional KL to a reference.
+
+        ratio = exp(logp - logp_old)
+        loss  = -min(ratio * A, clip(ratio, 1 - epsilon_low, 1 + epsilon_high) * A) + beta * k3
+        k3    = exp(logp_ref - logp) - (logp_ref - logp) - 1
+
+    GRPO: arXiv 2402.03300; the higher upper bound: DAPO, arXiv 2503.14476; k3: Schulman, "Approximating KL divergence".
+    Streams: `advantages`; `old_logprobs` where several steps share a rollout (without it the policy is its own old one and
+    the ratio is 1 with gradient); `ref_logprobs` where beta > 0.
+    """
+
+    def objective(model: torch.nn.Module, batch: Batch) -> LossSum:
+        return policy_loss(
+            score(model, batch, temperature=temperature), batch, epsilon_low=epsilon_low, epsilon_high=epsilon_high, beta=beta
+        )
+
+    return objective
+
+
+def policy_loss(scores: Scores, batch: Batch, *, epsilon_low: float, epsilon_high: float, beta: float) -> LossSum:
+    logprobs_K = scores.logprobs_K
+    advantages_K = batch.streams_K["advantages"]
+    old_K = batch.streams_K.get("old_logprobs", logprobs_K.detach())
+    ratio_K = (logprobs_K - old_K).exp()
+    clipped_K = ratio_K.clamp(1 - epsilon_low, 1 + epsilon_high)
+    losses_K = -torch.minimum(ratio_K * advantages_K, clipped_K * advantages_K)
+    low_K = (ratio_K < 1 - epsilon_low) & (advantages_K < 0)
+    high_K = (ratio_K > 1 + epsilon_high) & (advantages_K > 0)
+    sums = {
+        "entropy": scores.entropy_K.sum(),
+        "clip_ratio/low_mean": low_K.sum(),
+        "clip_ratio/high_mean": high_K.sum(),
+        "clip_ratio/region_mean": (low_K | high_K).sum(),
+    }
+    if beta:
+        log_ratio_K = batch.streams_K["ref_logprobs"] - logprobs_K
+        k3_K = log_ratio_K.exp() - log_ratio_K - 1
+        losses_K = losses_K + beta * k3_K
+        sums["kl"] = k3_K.detach().sum()
+    if "sampled_logprobs" in batch.streams_K:
+        difference_K = (batch.streams_K["sampled_logprobs"] - logprobs_K.detach()).abs()
+        sums["sampling/sampling_logp_difference/mean"] = difference_K.sum()
+    return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), sums)

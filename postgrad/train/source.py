@@ -1,0 +1,394 @@
+"""Sources of batches: `Packed` from examples, `Rollouts` from the model in training. `fit` cannot tell them apart.
+
+Randomness is counted, not carried: the order is a function of (seed, epoch) and every sampled token of (seed, step,
+problem, sample), so what a checkpoint keeps of a source are integers and, between inner steps, the groups in flight.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from statistics import fmean, pstdev
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from postgrad import chat
+from postgrad.protocols import PolicySampler, Verifier
+from postgrad.records import Example, Graded, Problem, Status
+from postgrad.run import Failed
+from postgrad.train.batch import Batch, Document, pack, score
+from postgrad.train.reward import Weighted
+from postgrad.train.settings import GrpoSettings, SftSettings
+
+T = TypeVar("T")
+Advantage = Callable[[Sequence[float | None]], list[float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    batches: list[Batch]
+    numbers: dict[str, float] = field(default_factory=dict)
+    """For the log."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """For people: what was sampled and how it was judged."""
+
+
+class Source(Protocol):
+    def step(self, model: Any, taken: int) -> Step:
+        """Micro-batches of the step after `taken` steps."""
+        ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+def supervised(tokenizer: Any, examples: Sequence[Example], settings: SftSettings) -> tuple[list[Document], int]:
+    """Examples -> documents with their weights on the response, and how many were left out for their length.
+
+    Raises ValueError where an example is longer than a row and `overlong` is "error", or none is left.
+    """
+    documents, dropped = [], 0
+    for example in examples:
+        encoded = chat.encode(tokenizer, example)
+        if len(encoded.ids) > settings.max_length:
+            if settings.overlong == "error":
+                raise ValueError(
+                    f"example {example.id!r} has {len(encoded.ids)} tokens and a row holds sft.max_length={settings.max_length}: "
+                    "raise it, or set sft.overlong=drop to leave such examples out"
+                )
+            dropped += 1
+            continue
+        documents.append(Document(example.id, encoded.ids, np.array(encoded.trained, np.float32) * np.float32(example.weight)))
+    if not documents:
+        raise ValueError(f"no example is left to train on: {len(examples)} given, {dropped} longer than sft.max_length={settings.max_length}")
+    return documents, dropped
+
+
+class Packed:
+    """Documents in packed rows of at most `max_length` tokens, best fit decreasing, in a new order every epoch."""
+
+    def __init__(self, documents: Sequence[Document], settings: SftSettings, *, seed: int) -> None:
+        self.documents = documents
+        self.settings = settings
+        self.seed = seed
+        self._epoch = -1
+        self._rows: list[list[int]] = []
+        per_epoch = len(best_fit([len(document.ids) for document in documents], settings.max_length))
+        if per_epoch < settings.rows_per_step:
+            raise ValueError(
+                f"the data fills {per_epoch} rows of {settings.max_length} tokens and one step wants {settings.rows_per_step} "
+                "(per_device_train_batch_size * gradient_accumulation_steps): lower them or sft.max_length"
+            )
+        self.steps_per_epoch = per_epoch // settings.rows_per_step
+        """The rest of an epoch's rows, fewer than a step wants, waits for another epoch's order."""
+
+    def step(self, model: Any, taken: int) -> Step:  # noqa: ARG002  a source of rollouts needs the model
+        epoch, place = divmod(taken, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._rows = epoch, self._order(epoch)
+        wanted = self._rows[place * self.settings.rows_per_step : (place + 1) * self.settings.rows_per_step]
+        batches = []
+        for rows in chunks(wanted, self.settings.per_device_train_batch_size):
+            documents = [self.documents[index] for row in rows for index in row]
+            # The weighted mean over trained tokens: weight 2 is the same as two copies, weight 0 as absence.
+            batches.append(pack(documents, count=float(sum(document.weights.sum() for document in documents))))
+        return Step(batches, {"epoch": (taken + 1) / self.steps_per_epoch})
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.documents))
+        rows = best_fit([len(self.documents[index].ids) for index in order], self.settings.max_length)
+        return [[int(order[place]) for place in rows[row]] for row in rng.permutation(len(rows))]
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        assert not state, "packed rows follow from the step alone"
+
+
+def chunks(items: Sequence[T], size: int) -> list[list[T]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Best fit decreasing: the longest first, each into the fullest row that still holds it. No row overflows; each index once."""
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []
+    """(tokens left, row), ascending."""
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if lengths[index] > capacity:
+            raise ValueError(f"a document of {lengths[index]} tokens cannot stand in a row of {capacity}")
+        place = bisect.bisect_left(room, (lengths[index], -1))
+        if place < len(room):
+            left, row = room.pop(place)
+        else:
+            left, row = capacity, len(rows)
+            rows.append([])
+        rows[row].append(index)
+        bisect.insort(room, (left - lengths[index], row))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One group after sampling, checking, rewarding and crediting."""
+
+    graded: tuple[Graded, ...]
+    rewards: tuple[float | None, ...]
+    parts: Mapping[str, Sequence[float | None]]
+    advantages: tuple[float | None, ...]
+
+    @property
+    def has_signal(self) -> bool:
+        return any(advantage for advantage in self.advantages)
+
+
+class Rollouts:
+    """Sample a group for each problem, verify, reward, credit, pack: group-relative policy optimisation as a source of batches.
+
+    GRPO: arXiv 2402.03300. Departures: an unchecked trace leaves its group before anything is averaged; groups without
+    variance are counted and, where `max_resample` allows, refilled with further problems (DAPO's dynamic sampling, with
+    a bound); lengths, rewards and advantages are each problem's own, never pooled over a device's call.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        sampler: PolicySampler,
+        verifier: Verifier,
+        reward: Weighted,
+        advantage: Advantage,
+        settings: GrpoSettings,
+        tokenizer: Any,
+        *,
+        seed: int,
+        reference: torch.nn.Module | None = None,
+    ) -> None:
+        if len(problems) < settings.prompts_per_step:
+            raise ValueError(f"{len(problems)} problems are fewer than rl.prompts_per_step={settings.prompts_per_step}: give more, or lower it")
+        assert (reference is not None) == (settings.beta > 0), "a reference exactly where there is a KL term"
+        self.problems = problems
+        self.sampler = sampler
+        self.verifier = verifier
+        self.reward = reward
+        self.advantage = advantage
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self.reference = reference
+        self._position = 0
+        """How many problems were drawn so far, over all epochs."""
+        self._in_flight: list[tuple[list[Document], float]] = []
+        """The rollout's micro-batches with their counts, kept for the further steps on it."""
+
+    def step(self, model: Any, taken: int) -> Step:
+        if taken % self.settings.num_iterations == 0:
+            groups, numbers = self._collect(model, taken)
+            self._in_flight = self._micro_batches(groups)
+            self._score_references(model)
+            step = Step(self._packed(), numbers, [row for group in groups for row in _rows(group)])
+        else:
+            step = Step(self._packed())
+        if not step.batches:
+            raise Failed(
+                "no completion of this step can be trained on: every one is unchecked or was cut at max_completion_length with "
+                "mask_truncated_completions on; look at the reasons in rollouts/ and in events.jsonl"
+            )
+        return step
+
+    def state(self) -> dict[str, Any]:
+        pending = [
+            {"count": count, "documents": [{"name": d.name, "ids": d.ids, "weights": d.weights.tolist(), "streams": {k: v.tolist() for k, v in d.streams.items()}} for d in documents]}
+            for documents, count in (self._in_flight if self.settings.num_iterations > 1 else [])
+        ]
+        return {"position": self._position, "in_flight": pending}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._position = state["position"]
+        self._in_flight = [
+            (
+                [
+                    Document(d["name"], tuple(d["ids"]), np.array(d["weights"], np.float32), {k: np.array(v, np.float32) for k, v in d["streams"].items()})
+                    for d in batch["documents"]
+                ],
+                batch["count"],
+            )
+            for batch in state["in_flight"]
+        ]
+
+    def _draw(self, count: int) -> list[Problem]:
+        drawn = []
+        for position in range(self._position, self._position + count):
+            epoch, place = divmod(position, len(self.problems))
+            drawn.append(self.problems[_order(self.seed, epoch, len(self.problems))[place]])
+        self._position += count
+        return drawn
+
+    def _collect(self, model: Any, taken: int) -> tuple[list[Sampled], dict[str, float]]:
+        self.sampler.follow(model, taken)
+        wanted = self.settings.prompts_per_step
+        sampled: list[Sampled] = []
+        rounds = 0
+        while True:
+            missing = wanted - sum(group.has_signal for group in sampled)
+            if not missing or rounds > self.settings.max_resample:
+                break
+            sampled += self._sample(self._draw(missing))
+            rounds += 1
+        numbers = _numbers(sampled, self.settings.max_completion_length)
+        numbers["groups/resampled"] = len(sampled) - wanted
+        # Groups with signal first, in the order drawn; the rest only fill up what refilling could not.
+        chosen = sorted(sampled, key=lambda group: not group.has_signal)[:wanted]
+        return chosen, numbers
+
+    def _sample(self, problems: Sequence[Problem]) -> list[Sampled]:
+        traces = self.sampler.sample(problems, self.settings.num_generations)
+        # Verifiers may wait for a process of their own, so they wait side by side.
+        with ThreadPoolExecutor(8) as pool:
+            graded = [
+                tuple(pool.map(lambda trace, problem=problem: Graded(problem, trace, self.verifier(problem, trace)), group))
+                for problem, group in zip(problems, traces, strict=True)
+            ]
+        groups = []
+        for group in graded:
+            rewards = self.reward(group)
+            groups.append(Sampled(group, tuple(rewards), self.reward.parts(group), tuple(self.advantage(rewards))))
+        return groups
+
+    def _micro_batches(self, groups: Sequence[Sampled]) -> list[tuple[list[Document], float]]:
+        settings = self.settings
+        documents = []
+        for group in groups:
+            prompt = chat.prompt_ids(self.tokenizer, group.graded[0].problem.prompt)
+            for graded, advantage in zip(group.graded, group.advantages, strict=True):
+                if advantage is not None:
+                    masked = settings.mask_truncated_completions and graded.trace.finish == "length"
+                    documents.append(_document(prompt, graded, advantage, weight=0.0 if masked else 1.0))
+        # Neighbours in length share a micro-batch, so that none waits for one long completion.
+        documents.sort(key=lambda document: len(document.ids))
+        return [_normalised(batch, settings) for batch in chunks(documents, settings.per_device_train_batch_size)]
+
+    def _packed(self) -> list[Batch]:
+        batches = []
+        for documents, count in self._in_flight:
+            # Without a loss weight a document has no gradient; it counts, but need not be computed.
+            trained = [document for document in documents if document.weights.any()]
+            if trained:
+                batches.append(pack(trained, count=count))
+        return batches
+
+    def _score_references(self, model: torch.nn.Module) -> None:
+        """Fill the streams that the objective compares with: the reference's view, and the trainer's own before the first step."""
+        scorers = {"ref_logprobs": self.reference} if self.reference is not None else {}
+        if self.settings.num_iterations > 1:
+            scorers["old_logprobs"] = model
+        for name, scorer in scorers.items():
+            self._in_flight = [(_with_logprobs(documents, name, scorer, self.settings.temperature), count) for documents, count in self._in_flight]
+
+
+def _order(seed: int, epoch: int, size: int) -> list[int]:
+    return [int(index) for index in np.random.default_rng([seed, epoch]).permutation(size)]
+
+
+def _document(prompt: Sequence[int], graded: Graded, advantage: float, *, weight: float) -> Document:
+    completion = graded.trace.token_ids
+    context, answer = np.zeros(len(prompt), np.float32), np.ones(len(completion), np.float32)
+    streams = {
+        "advantages": np.concatenate([context, answer * np.float32(advantage)]),
+        "sampled_logprobs": np.concatenate([context, np.array(graded.trace.logprobs, np.float32)]),
+    }
+    return Document(graded.problem.id, (*prompt, *completion), np.concatenate([context, answer * np.float32(weight)]), streams)
+
+
+def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list[Document], float]:
+    """Token weights and the count that together divide as `loss_type` says.
+
+    grpo     each sequence's own mean, then the mean over sequences           arXiv 2402.03300
+    bnpo     the mean over the micro-batch's tokens, then over micro-batches  TRL; the authors' code for this recipe
+    dapo     the mean over all the step's tokens                              arXiv 2503.14476
+    dr_grpo  the sum over tokens by a constant                                arXiv 2503.20783
+    """
+    tokens = sum(np.count_nonzero(document.weights) for document in documents)
+    match settings.loss_type:
+        case "grpo":
+            scaled = [_scaled(document, 1 / max(np.count_nonzero(document.weights), 1)) for document in documents]
+            return scaled, float(len(documents))
+        case "bnpo":
+            return [_scaled(document, 1 / max(tokens, 1)) for document in documents], 1.0
+        case "dapo":
+            return documents, float(tokens)
+        case "dr_grpo":
+            return documents, float(len(documents) * settings.max_completion_length)
+
+
+def _scaled(document: Document, factor: float) -> Document:
+    return Document(document.name, document.ids, document.weights * np.float32(factor), document.streams)
+
+
+@torch.no_grad()
+def _with_logprobs(documents: list[Document], name: str, scorer: torch.nn.Module, temperature: float) -> list[Document]:
+    trained = [document for document in documents if document.weights.any()]
+    if not trained:
+        return documents
+    device = next(scorer.parameters()).device
+    logprobs_K = score(scorer, pack(trained, count=0.0).to(device), temperature=temperature).logprobs_K.cpu().numpy()
+    filled, start = [], 0
+    for document in documents:
+        stream = np.zeros(len(document.ids), np.float32)
+        places = np.flatnonzero(document.weights)
+        stream[places] = logprobs_K[start : start + len(places)]
+        start += len(places)
+        filled.append(Document(document.name, document.ids, document.weights, {**document.streams, name: stream}))
+    assert start == len(logprobs_K)
+    return filled
+
+
+def _numbers(groups: Sequence[Sampled], max_completion_length: int) -> dict[str, float]:
+    """TRL's metric names, over every sampled trace, also those that gave no gradient."""
+    graded = [one for group in groups for one in group.graded]
+    lengths = [len(one.trace.token_ids) for one in graded]
+    rewards = [[reward for reward in group.rewards if reward is not None] for group in groups]
+    known = [reward for group in rewards for reward in group]
+    numbers = {
+        "completions/mean_length": fmean(lengths),
+        "completions/min_length": min(lengths),
+        "completions/max_length": max(lengths),
+        "completions/clipped_ratio": fmean(one.trace.finish == "length" for one in graded),
+        "frac_reward_zero_std": fmean(not group.has_signal for group in groups),
+    }
+    if known:
+        numbers["reward"] = fmean(known)
+        numbers["reward_std"] = fmean(pstdev(group) for group in rewards if group)
+    for name in groups[0].parts:
+        values = [value for group in groups for value in group.parts[name] if value is not None]
+        if values:
+            numbers[f"rewards/{name}/mean"] = fmean(values)
+            numbers[f"rewards/{name}/std"] = pstdev(values)
+    for status in Status:
+        numbers[f"status/{status}"] = fmean(one.verdict.status is status for one in graded)
+    return numbers
+
+
+def _rows(group: Sampled) -> list[dict[str, Any]]:
+    return [
+        {
+            "problem_id": one.problem.id,
+            "prompt": one.problem.prompt[-1].content,
+            "gold": one.problem.gold,
+            "text": one.trace.text,
+            "finish": one.trace.finish,
+            "n_tokens": len(one.trace.token_ids),
+            "status": one.verdict.status,
+            "reason": one.verdict.reason,
+            "reward": group.rewards[index],
+            "parts": {name: values[index] for name, values in group.parts.items()},
+            "advantage": group.advantages[index],
+        }
+        for index, one in enumerate(group.graded)
+    ]
