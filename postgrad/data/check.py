@@ -1,4 +1,4 @@
-"""What a file holds and what is wrong with it, before training: `postgrad data check FILE --model FOLDER --test FILE`."""
+"""What a file holds and what is wrong with it: `postgrad data check FILE --model FOLDER --test FILE`."""
 
 from __future__ import annotations
 
