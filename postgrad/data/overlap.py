@@ -4,7 +4,7 @@
     ngram     `n` words in a row are shared: n = 13 as for GPT-3 (arXiv 2005.14165, appendix C); 8 finds and errs more
     template  the normal forms are equal once every number is <n>: the same problem with other numbers
 
-A run of words found in more than COMMON problems of either side is boilerplate ("put your final answer in a box") and
+A run of `n` words found in more than COMMON problems of either side is boilerplate ("put your final answer in a box") and
 counts for nothing, after GPT-3 too. Texts shorter than `n` words can only match whole, so "3 * 4 + 7" leaks as exact
 or not at all. Problems made by one generator share templates on purpose: so `template` is not among LEAKED, and
 removing it too is a caller's choice:
@@ -84,13 +84,17 @@ def overlap(train: Sequence[Prompted], test: Sequence[Prompted], n: int = 13) ->
     test_tokens = [tokens(prompt_text(item.prompt)) for item in test]
     exact = _first(" ".join(words) for words in test_tokens)
     template = _first(masked(prompt_text(item.prompt)) for item in test)
-    grams = _telling(train_tokens, test_tokens, n)
+    common = _common(train_tokens, test_tokens, n)
+    grams: dict[str, int] = {}
+    for at, words in enumerate(test_tokens):
+        for gram in _telling(words, n, common):
+            grams.setdefault(gram, at)
 
     matches = []
     for row, (item, words) in enumerate(zip(train, train_tokens, strict=True)):
         found = {
             Kind.EXACT: exact.get(" ".join(words)),
-            Kind.NGRAM: min((grams[gram] for gram in _grams(words, n) if gram in grams), default=None),
+            Kind.NGRAM: min((grams[gram] for gram in _telling(words, n, common) if gram in grams), default=None),
             Kind.TEMPLATE: template.get(masked(prompt_text(item.prompt))),
         }
         matches += [Match(kind, item.id, test[at].id, row) for kind, at in found.items() if at is not None]
@@ -113,19 +117,19 @@ def _first(texts: Iterator[str]) -> dict[str, int]:
     return places
 
 
-def _grams(words: Sequence[str], n: int) -> set[str]:
-    return {" ".join(words[at : at + n]) for at in range(len(words) - n + 1)}
+def _grams(words: Sequence[str], n: int) -> list[str]:
+    return [" ".join(words[at : at + n]) for at in range(len(words) - n + 1)]
 
 
-def _telling(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]], n: int) -> dict[str, int]:
-    """The test's n-grams that are not boilerplate, each with the first test problem that has it."""
-    places: dict[str, int] = {}
-    in_test: Counter[str] = Counter()
-    for at, words in enumerate(test):
-        for gram in _grams(words, n):
-            places.setdefault(gram, at)
-            in_test[gram] += 1
-    in_train: Counter[str] = Counter()
-    for words in train:
-        in_train.update(gram for gram in _grams(words, n) if gram in places)
-    return {gram: at for gram, at in places.items() if max(in_test[gram], in_train[gram]) <= COMMON}
+def _common(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]], n: int) -> set[str]:
+    """The test's n-grams that are boilerplate. Those of the training set alone cannot match, so need not be known."""
+    in_test = Counter(gram for words in test for gram in set(_grams(words, n)))
+    in_train = Counter(gram for words in train for gram in set(_grams(words, n)) if gram in in_test)
+    return {gram for gram in in_test if max(in_test[gram], in_train[gram]) > COMMON}
+
+
+def _telling(words: Sequence[str], n: int, common: set[str]) -> list[str]:
+    """The n-grams without a word of boilerplate: one that only ends in it would say as little."""
+    grams = _grams(words, n)
+    covered = {at + offset for at, gram in enumerate(grams) if gram in common for offset in range(n)}
+    return [gram for at, gram in enumerate(grams) if covered.isdisjoint(range(at, at + n))]

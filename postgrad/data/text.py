@@ -23,8 +23,8 @@ TOKEN = re.compile(
     rf"""
       (?<![(\[{{,])\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?(?!,?\d)  # 1,234.5 but not the pair (100,200)
     | \d*\.\d+ | \d+                                         # 2.5  .5  25
-    | [{CJK}] | [^\W\d_{CJK}]+                               # words
-    | (?<=[\d)\]])! | (?<=\b[a-z])['!]                       # 5!  n!  f'
+    | [{CJK}] | \b[a-z]['!]+ | [^\W\d_{CJK}]+               # words  n!  f'
+    | (?<=[\d)\]])!                                          # 5!
     | (?<=\d):(?=\d)                                         # 3:4
     | [^\w\s.,;:?!"'`$\\…—«»“”„‚¿¡。，、；：？！]            # every other sign
     """,
@@ -47,8 +47,8 @@ def masked(text: str) -> str:
 def tokens(text: str) -> list[str]:
     """Words, numbers and signs of the normal form."""
     text = unicodedata.normalize("NFC", text.casefold().translate(SAME))
-    text = LATEX_BRACKETS.sub(" ", re.sub(r"(?<=\d)\s*:\s*(?=\d)", ":", text))
-    return [_token(token) for token in TOKEN.findall(text)]
+    text = re.sub(r"(?<=\d)\s*:\s*(?=\d)", ":", re.sub(r"(?<=[\d)\]])\s+!", "!", text))
+    return [_token(token) for token in TOKEN.findall(LATEX_BRACKETS.sub(" ", text))]
 
 
 def _token(token: str) -> str:

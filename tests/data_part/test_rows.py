@@ -107,9 +107,13 @@ def test_good_rows_come_first_and_all_faults_after_them(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"a": 1}\n{"a": \n[1, 2]\n{"a": "\xff"}\n{"a": 5}\n')
     seen = []
-    with pytest.raises(DataError) as error:
+
+    def read() -> None:
         for row in rows(file):
-            seen.append(row.number)  # noqa: PERF401
+            seen.append(row.number)
+
+    with pytest.raises(DataError) as error:
+        read()
     assert seen == [1, 5]
     lines = str(error.value).splitlines()
     assert lines[0].startswith(f"{file}:2: not JSON: Expecting value at column")

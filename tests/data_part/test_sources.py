@@ -49,12 +49,20 @@ def test_supervised_forms(tmp_path: Path, row: Mapping[str, Any]) -> None:
 
 GRADED: dict[str, tuple[Mapping[str, Any], str]] = {
     "verl": (
-        {"data_source": "gsm8k", "prompt": CHAT[:1], "reward_model": {"style": "rule", "ground_truth": "2"}, "extra_info": {}},
+        {
+            "data_source": "gsm8k",
+            "prompt": CHAT[:1],
+            "reward_model": {"style": "rule", "ground_truth": "2"},
+            "extra_info": {},
+        },
         "2",
     ),
     "prompt_only, answer": ({"prompt": "1 + 1?", "answer": 2}, "2"),
     "prompt_only, ground_truth": ({"prompt": CHAT[:1], "ground_truth": "2"}, "2"),
-    "prompt_only, boxed solution": ({"prompt": "1 + 1?", "solution": r"So \boxed{1}, no, \boxed{\frac{4}{2}}."}, r"\frac{4}{2}"),
+    "prompt_only, boxed solution": (
+        {"prompt": "1 + 1?", "solution": r"So \boxed{1}, no, \boxed{\frac{4}{2}}."},
+        r"\frac{4}{2}",
+    ),
     "prompt_only, solution": ({"prompt": "1 + 1?", "solution": "$2$"}, "$2$"),
     "maths": ({"problem": "1 + 1?", "answer": 2.0}, "2"),
     "maths, 0.1": ({"problem": "1 + 1?", "answer": 0.1}, "0.1"),
@@ -80,7 +88,10 @@ def test_records_of_our_own_are_read_back(tmp_path: Path) -> None:
 
 
 def test_gsm8k(tmp_path: Path) -> None:
-    row = {"question": "Clips?", "answer": "In May 48/2 = <<48/2=24>>24.\nIn all <<48+24=72>>1,272 - 1,200.\n#### 1,072"}
+    row = {
+        "question": "Clips?",
+        "answer": "In May 48/2 = <<48/2=24>>24.\nIn all <<48+24=72>>1,272 - 1,200.\n#### 1,072",
+    }
     file = write(tmp_path, row)
     response = "<think>\nIn May 48/2 = 24.\nIn all 1,272 - 1,200.\n\n\\boxed{1072}\n</think>"
     assert sources.examples(file) == [Example((Message("user", "Clips?"),), response, id="a-1")]
@@ -191,7 +202,7 @@ def test_unusable_rows_are_named(tmp_path: Path, row: Mapping[str, Any], message
     ],
 )
 def test_problems_without_a_usable_answer_are_named(tmp_path: Path, row: Mapping[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match="a.jsonl:1: ") as error:
+    with pytest.raises(DataError, match=r"a.jsonl:1: ") as error:
         sources.problems(write(tmp_path, row))
     assert message in str(error.value)
 
@@ -208,14 +219,18 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_form_are_named(tmp_path: Path) -> None:
-    file = write(tmp_path, {"prompt": "1", "answer": "1"}, {"problem": "2", "answer": "2"}, {"problem": "3", "answer": "3"})
-    with pytest.raises(DataError, match="a.jsonl:1: columns: got the form prompt_only, wanted maths as in 2 other rows"):
+    file = write(
+        tmp_path, {"prompt": "1", "answer": "1"}, {"problem": "2", "answer": "2"}, {"problem": "3", "answer": "3"}
+    )
+    with pytest.raises(
+        DataError, match=r"a.jsonl:1: columns: got the form prompt_only, wanted maths as in 2 other rows"
+    ):
         sources.problems(file)
 
 
 def test_two_problems_with_one_id_are_named(tmp_path: Path) -> None:
     file = write(tmp_path, {"id": 7, "problem": "1", "answer": "1"}, {"id": 7, "problem": "2", "answer": "2"})
-    with pytest.raises(DataError, match="a.jsonl:2: id: got '7' again, wanted unique ids: .*a.jsonl:1 has it"):
+    with pytest.raises(DataError, match=r"a.jsonl:2: id: got '7' again, wanted unique ids: .*a.jsonl:1 has it"):
         sources.problems(file)
 
 
