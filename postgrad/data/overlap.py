@@ -1,13 +1,14 @@
 """Is the test set in the training set? Three kinds of match, reported apart.
 
     exact     the normal forms are equal (data/text.py: case, spacing, punctuation forgotten, operators and digits kept)
-    ngram     `n` words in a row are shared: n = 13 as for GPT-3 (arXiv 2005.14165, appendix C); 8 finds and errs more
+    ngram     a run of `n` words is shared, with the numbers and signs between them: n = 13 as for GPT-3 (arXiv
+              2005.14165, appendix C); 8 finds more and errs more
     template  the normal forms are equal once every number is <n>: the same problem with other numbers
 
-A run of `n` words found in more than COMMON problems of either side is boilerplate ("put your final answer in a box") and
-counts for nothing, after GPT-3 too. Texts shorter than `n` words can only match whole, so "3 * 4 + 7" leaks as exact
-or not at all. Problems made by one generator share templates on purpose: so `template` is not among LEAKED, and
-removing it too is a caller's choice:
+A run found in more than COMMON problems of either side is boilerplate ("put your final answer in a box") and counts
+for nothing, after GPT-3 too. Only words make a run long: two generated chains such as "take 7 then +5 then *3" share
+parts by chance, so they leak as exact or not at all. Problems made by one generator share templates on purpose: so
+`template` is not among LEAKED, and removing it too is a caller's choice:
 
     clean = apart(train, overlap(train, test), LEAKED | SAME_TEMPLATE)
 
@@ -80,18 +81,18 @@ class Overlap:
 
 
 def overlap(train: Sequence[Prompted], test: Sequence[Prompted], n: int = 13) -> Overlap:
-    train_tokens = [tokens(prompt_text(item.prompt)) for item in train]
-    test_tokens = [tokens(prompt_text(item.prompt)) for item in test]
-    exact = _first(" ".join(words) for words in test_tokens)
+    train_words = [tokens(prompt_text(item.prompt)) for item in train]
+    test_words = [tokens(prompt_text(item.prompt)) for item in test]
+    exact = _first(" ".join(words) for words in test_words)
     template = _first(masked(prompt_text(item.prompt)) for item in test)
-    common = _common(train_tokens, test_tokens, n)
+    common = _common(train_words, test_words, n)
     grams: dict[str, int] = {}
-    for at, words in enumerate(test_tokens):
+    for at, words in enumerate(test_words):
         for gram in _telling(words, n, common):
             grams.setdefault(gram, at)
 
     matches = []
-    for row, (item, words) in enumerate(zip(train, train_tokens, strict=True)):
+    for row, (item, words) in enumerate(zip(train, train_words, strict=True)):
         found = {
             Kind.EXACT: exact.get(" ".join(words)),
             Kind.NGRAM: min((grams[gram] for gram in _telling(words, n, common) if gram in grams), default=None),
@@ -118,7 +119,9 @@ def _first(texts: Iterator[str]) -> dict[str, int]:
 
 
 def _grams(words: Sequence[str], n: int) -> list[str]:
-    return [" ".join(words[at : at + n]) for at in range(len(words) - n + 1)]
+    """Runs of `n` words, with the numbers and signs between them."""
+    places = [at for at, word in enumerate(words) if word.isalpha()]
+    return [" ".join(words[first : last + 1]) for first, last in zip(places, places[n - 1 :], strict=False)]
 
 
 def _common(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]], n: int) -> set[str]:
@@ -131,5 +134,7 @@ def _common(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]], n: in
 def _telling(words: Sequence[str], n: int, common: set[str]) -> list[str]:
     """The n-grams without a word of boilerplate: one that only ends in it would say as little."""
     grams = _grams(words, n)
-    covered = {at + offset for at, gram in enumerate(grams) if gram in common for offset in range(n)}
+    covered = {
+        at + offset for at, gram in enumerate(grams) if gram in common for offset in range(n)
+    }  # counted in words
     return [gram for at, gram in enumerate(grams) if covered.isdisjoint(range(at, at + n))]

@@ -187,8 +187,8 @@ def _json(file: Path) -> Iterator[Row | Fault]:
 
 
 def _parquet(file: Path) -> Iterator[Row | Fault]:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
@@ -200,7 +200,7 @@ def _parquet(file: Path) -> Iterator[Row | Fault]:
 def _arrow(file: Path) -> Iterator[Row | Fault]:
     """`datasets` writes streams; the file format is Arrow's other one."""
     import pyarrow
-    import pyarrow.ipc  # type: ignore[import-untyped]
+    import pyarrow.ipc
 
     try:
         with file.open("rb") as data:

@@ -91,6 +91,11 @@ def test_short_expressions_match_whole_or_by_template() -> None:
     ]
 
 
+def test_generated_chains_that_share_a_part_by_chance_do_not_leak() -> None:
+    shared = "then +5 then *3 then -4 then +1 then *2 then +9 then -7 then *8"
+    assert rows([f"take 7 {shared} mod 10"], [f"take 6 {shared} then +1 mod 10"], Kind.NGRAM) == set()
+
+
 def test_which_kinds_are_removed_is_the_caller_s_choice() -> None:
     train = problems("3*4+7", "3 * 4 + 8", "3 * 4 - 7")
     found = overlap(train, problems("3 * 4 + 7"))
