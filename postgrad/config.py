@@ -135,7 +135,7 @@ def preset(recipe: str, name: str) -> File:
     if name not in known:
         wanted = f"wanted {_alternatives(known)}" if known else "it has none"
         message = f"recipe '{recipe}' has no preset '{name}': {wanted}"
-        raise ConfigError([Fault("--preset", "", message, _near_values(name, known))])
+        raise ConfigError([Fault("--preset", "", message, nearest_words(name, known))])
     return File(PRESETS / recipe / f"{name}.yaml", f"{recipe}/{name}.yaml")
 
 
@@ -617,7 +617,7 @@ def _unwanted(dotted: str, node: _Node, wants: Sequence[str]) -> Fault:
     elif isinstance(value, dict) and all(name.isdecimal() for name in value):
         advice = f"; no layer below gives the list, so give it whole: {dotted}=[...]"
     elif isinstance(value, str):
-        hints = _near_values(value, re.findall(r"'([^']*)'", wanted))
+        hints = nearest_words(value, re.findall(r"'([^']*)'", wanted))
         if "number" in wanted and _number_like(value):
             advice = "; remove the quotes" if not hints else ""
         if wanted == "true or false" and value.lower() in ("yes", "no", "on", "off", "y", "n"):
@@ -681,7 +681,8 @@ def _number_like(text: str) -> bool:
         return False
 
 
-def _near_values(typed: str, known: Iterable[str]) -> tuple[str, ...]:
+def nearest_words(typed: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Those of a few known words that `typed` may stand for."""
     near = (name for name in known if _edits(typed.lower(), name.lower(), limit=max(1, len(name) // 3)) is not None)
     return tuple(near)[:3]
 

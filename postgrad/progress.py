@@ -14,10 +14,10 @@ Clock = Callable[[], float]
 
 
 class Progress(Protocol):
-    """One stage at a time: start, then update and note, then finish. To finish twice, or before a start, is harmless."""
+    """One stage at a time: start, then update and note, then finish. To finish twice or before a start is harmless."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """Begin a stage of `total` units, such as 200 "steps". Ends the stage before it."""
+        """Begin a stage of `total` units, such as 200 times "step". Ends the stage before it."""
 
     def update(self, step: int, **numbers: float) -> None:
         """`step` units are done, counted from the stage's beginning also in a resumed run; numbers are its latest."""
@@ -94,6 +94,10 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{whole % 60:02}" if minutes else f"{whole} s"
 
 
+def _plural(unit: str) -> str:
+    return f"{unit.removesuffix('s')}s"
+
+
 def _numbers(numbers: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
@@ -125,14 +129,14 @@ class _Plain:
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.finish()
-        self._stage, self._total, self._unit = stage, total, unit
+        self._stage, self._total, self._unit = stage, total, _plural(unit)
         self._pace = Pace(self._clock)
         self._began = self._clock()
         self._said: float | None = None
         self._latest: tuple[int, Mapping[str, float]] = (0, {})
         self._unsaid = False
         self._running = True
-        self._print(f"{stage}: {total} {unit}")
+        self._print(f"{stage}: {total} {self._unit}")
 
     def update(self, step: int, **numbers: float) -> None:
         self._pace.see(step)
@@ -183,6 +187,7 @@ class _Rich:
         from rich import progress as rich
 
         self.finish()
+        unit = _plural(unit)
         columns = (
             rich.TextColumn("[bold]{task.description}"),
             rich.BarColumn(),

@@ -1,0 +1,447 @@
+"""The command line. Nothing heavy is imported before a command needs it, so that --help is quick.
+
+Exit codes: 0 done, 1 failed, 2 usage or config, 75 stopped by SIGTERM or SIGUSR1 and resumable, 130 stopped by Ctrl-C.
+Results go to stdout, everything else to stderr; a traceback is shown with --debug only.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from postgrad.config import Loaded, Settings
+    from postgrad.run import Run
+
+FAILED, USAGE, PREEMPTED, INTERRUPTED = 1, 2, 75, 130
+
+app = typer.Typer(
+    help="Turn a general language model into a domain expert.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """The entry point of `postgrad`."""
+    app(prog_name="postgrad")
+
+
+# Recipes
+
+
+def recipes() -> dict[str, str]:
+    """Names of the recipes and their first docstring lines, without importing any."""
+    import ast
+    import pkgutil
+
+    import postgrad.recipes
+
+    found = {}
+    for module in pkgutil.iter_modules(postgrad.recipes.__path__):
+        spec = module.module_finder.find_spec(module.name, None)
+        if module.name.startswith("_") or spec is None or spec.origin is None:
+            continue
+        docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+        found[module.name] = docstring.partition("\n")[0]
+    return found
+
+
+def _recipe(name: str) -> ModuleType:
+    import importlib
+
+    from postgrad.config import ConfigError, Fault, nearest_words
+
+    known = list(recipes())
+    module = name.replace("-", "_")
+    if module not in known:
+        message = f"no recipe '{name}'; known recipes: {', '.join(known)}"
+        raise ConfigError([Fault("RECIPE", "", message, nearest_words(module, known))])
+    return importlib.import_module(f"postgrad.recipes.{module}")
+
+
+def _load(recipe: ModuleType, preset: str, files: Sequence[Path], overrides: Sequence[str]) -> Loaded[Settings]:
+    from postgrad import config
+
+    name = recipe.__name__.rpartition(".")[2]
+    layers: list[config.Source] = [config.preset(name, preset), *map(config.File, files), *config.environment(os.environ)]
+    loaded: Loaded[Settings] = config.load(recipe.Config, [*layers, *map(config.Override, overrides)])
+    return loaded
+
+
+def _complete_recipe() -> list[str]:
+    return list(recipes())
+
+
+# Endings
+
+
+class _UsageError(Exception):
+    """What was asked cannot be done as asked. Exit code 2."""
+
+
+@contextmanager
+def _endings(debug: bool, run: Run | None = None) -> Iterator[None]:
+    """Turn how a command ends into its exit code and, where it is not done, a message with what to do."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, typer.Exit):
+            raise
+        if debug:
+            import traceback
+
+            traceback.print_exception(error)
+        code, message = _explain(error, run)
+        _say(message)
+        raise typer.Exit(code) from None
+
+
+def _explain(error: BaseException, run: Run | None) -> tuple[int, str]:
+    from postgrad.config import ConfigError
+    from postgrad.run import Failed, Preempted
+
+    go_on = "" if run is None else f"\ncontinue with: postgrad resume {shlex.quote(str(run.folder))}"
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, f"stopped by Ctrl-C{go_on}"
+    if isinstance(error, Preempted):
+        by_hand = run is not None and run.stop_requested == CTRL_C
+        return INTERRUPTED if by_hand else PREEMPTED, f"{error}{go_on}"
+    if isinstance(error, ConfigError | _UsageError):
+        return USAGE, f"error: {error}"
+    if isinstance(error, Failed | ValueError | OSError):
+        return FAILED, f"error: {error}"
+    if isinstance(error, ImportError):
+        return FAILED, f"error: {error}; `postgrad doctor` says what is missing"
+    name = type(error).__name__
+    return FAILED, f"error: {name}: {error}\nprobably a fault in postgrad: --debug shows where it comes from"
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+CTRL_C = "Ctrl-C"
+
+
+@contextmanager
+def _stoppable(run: Run) -> Iterator[None]:
+    """The first signal asks the run to save and stop after its step; a second Ctrl-C stops it at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if run.stop_requested == CTRL_C and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        run.stop_requested = CTRL_C if number == signal.SIGINT else signal.Signals(number).name
+        again = "; once more stops at once, without saving" if number == signal.SIGINT else ""
+        # Not print(), which may be in the middle of a line here and cannot be entered twice.
+        os.write(2, f"\n{run.stop_requested}: saving after this step{again}\n".encode())
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# Commands
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from postgrad import __version__
+
+        typer.echo(f"postgrad {__version__}")
+        raise typer.Exit
+
+
+Recipe = Annotated[str, typer.Argument(help="See `postgrad recipes`.", autocompletion=_complete_recipe)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as rl.learning_rate=1e-5.")]
+Preset = Annotated[str, typer.Option(help="Packaged settings: laptop, gpu or paper.")]
+Files = Annotated[list[Path] | None, typer.Option("--config", help="YAML over the preset; can be given again.")]
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
+Sources = Annotated[bool, typer.Option("--sources", help="The same, with the place of each value.")]
+Out = Annotated[Path | None, typer.Option(help="A new folder for the run [default: runs/RECIPE-PRESET-TIME]")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+@app.callback()
+def _root(version: Version = False) -> None:
+    del version
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    preset: Preset = "laptop",
+    config: Files = None,
+    out: Out = None,
+    print_config: PrintConfig = False,
+    sources: Sources = False,
+    debug: Debug = False,
+) -> None:
+    """Train and measure by a recipe."""
+    with _endings(debug):
+        module = _recipe(recipe)
+        loaded = _load(module, preset, config or [], overrides or [])
+        if print_config or sources:
+            typer.echo(loaded.show(sources=sources), nl=False)
+            return
+        from postgrad.run import Run
+
+        name = module.__name__.rpartition(".")[2]
+        folder = out or Path("runs") / f"{name}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        command = ["postgrad", *sys.argv[1:]]
+        try:
+            made = Run.create(folder, recipe=name, preset=preset, config=loaded.settings, command=command)
+        except ValueError as error:
+            raise _UsageError(error) from error
+    _carry_out(module, loaded.settings, made, debug)
+
+
+@app.command()
+def resume(folder: RunFolder, debug: Debug = False) -> None:
+    """Go on with a run that was stopped."""
+    with _endings(debug):
+        from postgrad import config
+
+        opened = _open(folder)
+        module = _recipe(opened.recipe)
+        loaded = config.load(module.Config, [config.Text(opened.config_text, str(folder / "config.yaml"))])
+    _carry_out(module, loaded.settings, opened, debug)
+
+
+def _open(folder: Path) -> Run:
+    from postgrad.run import Run
+
+    try:
+        return Run.open(folder)
+    except ValueError as error:
+        raise _UsageError(error) from error
+
+
+def _carry_out(module: ModuleType, settings: Settings, run: Run, debug: bool) -> None:
+    with _endings(debug, run), _stoppable(run):
+        from postgrad import progress, report
+
+        run.progress = progress.auto()
+        _say(f"run folder: {run.folder}")
+        try:
+            summary = module.main(settings, run)
+        finally:
+            run.progress.finish()
+        _show_claims(summary)
+        typer.echo(f"report: {report.write(run.folder)}")
+
+
+def _show_claims(summary: Mapping[str, Any]) -> None:
+    for claim in summary.get("claims", ()):
+        low, high = claim["interval"]
+        met = "met    " if claim["met"] else "NOT MET"
+        measured = f"{claim['measured']:.4g} [{low:.4g}, {high:.4g}], n = {claim['n']}"
+        claimed = f"claimed {claim['op']} {claim['threshold']:g}"
+        typer.echo(f"{met} {claim['id']}: {claim['statement']}: {measured} ({claimed})")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run, a Hugging Face folder or a hub id.")],
+    data: Annotated[Path | None, typer.Option(help="Problems with answers; those of the run if one is given.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Traces for each problem.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a trace at most.")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0, help="0: greedy.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[Path | None, typer.Option(help="A folder for the traces.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a model, or the best checkpoint of a run, on problems with answers."""
+    with _endings(debug):
+        import json
+
+        if (Path(model) / "manifest.json").is_file():
+            from postgrad.export import checkpoint
+
+            data = data or Path(model) / "data" / "test.jsonl"
+            model = str(checkpoint(Path(model)))
+        if data is None:
+            raise _UsageError("--data is missing: a file of problems with answers (only a run brings its own)")
+        from postgrad.evaluate import folder
+
+        sampling = {"samples": samples, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        found = folder(model, data, **sampling, limit=limit, out=out)
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Print the table of such a folder, as docs/results.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run's report.html, or print the table of a folder of results."""
+    with _endings(debug):
+        if (folder is None) == (results is None):
+            raise _UsageError("give exactly one of RUN and --results DIR")
+        if results is not None:
+            from postgrad.report import results_table
+
+            typer.echo(results_table(results))
+        elif folder is not None:
+            from postgrad.report import write
+
+            _open(folder)
+            typer.echo(str(write(folder)))
+
+
+@app.command()
+def plan(
+    recipe: Recipe, overrides: Overrides = None, preset: Preset = "laptop", config: Files = None, debug: Debug = False
+) -> None:
+    """Show what a run would do and need, without doing it."""
+    with _endings(debug):
+        module = _recipe(recipe)
+        planned = module.plan(_load(module, preset, config or [], overrides or []).settings)
+        _table(planned if isinstance(planned, Mapping) else planned.rows)
+
+
+def _table(content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """A mapping as name and value; rows as they are, with a heading where they are mappings."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows: list[Any] = list(content.items()) if isinstance(content, Mapping) else list(content)
+    headed = bool(rows) and isinstance(rows[0], Mapping)
+    table = Table(box=None, pad_edge=False, show_header=headed)
+    for name in rows[0] if headed else ():
+        table.add_column(str(name), overflow="fold")
+    for row in rows:
+        cells = row.values() if isinstance(row, Mapping) else row
+        table.add_row(*(cell if isinstance(cell, str) else _cell(cell) for cell in cells))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+@app.command()
+def doctor(debug: Debug = False) -> None:
+    """Check this machine: versions, devices, memory, disk, and what to install."""
+    with _endings(debug):
+        from postgrad.doctor import examine, healthy, render
+
+        found = examine()
+        typer.echo(render(found))
+        if not healthy(found):
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def schema(recipe: Recipe, debug: Debug = False) -> None:
+    """Print the JSON schema of a recipe's --config files, for editors."""
+    with _endings(debug):
+        import json
+
+        from postgrad.config import json_schema
+
+        typer.echo(json.dumps(json_schema(_recipe(recipe).Config), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    to: Annotated[Literal["hf", "trl", "verl"], typer.Option(help="hf: the model; trl, verl: data and settings.")],
+    stage: Annotated[Literal["best", "sft", "rl"], typer.Option(help="hf: which model.")] = "best",
+    debug: Debug = False,
+) -> None:
+    """Hand a run's model, or its data and settings, to another tool."""
+    with _endings(debug):
+        from postgrad import export as exports
+
+        _open(folder)
+        if to == "hf":
+            exports.to_hugging_face(folder, stage, out)
+        else:
+            {"trl": exports.to_trl, "verl": exports.to_verl}[to](folder, out)
+        typer.echo(str(out))
+
+
+@app.command("recipes")
+def list_recipes(debug: Debug = False) -> None:
+    """List the recipes and their presets."""
+    with _endings(debug):
+        from postgrad.config import presets
+
+        for name, line in recipes().items():
+            typer.echo(f"{name} ({', '.join(presets(name))})\n  {line}")
+
+
+DataFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file or folder in any form that postgrad reads.")]
+
+
+@data.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files or folders.")],
+    model: Annotated[str | None, typer.Option(help="Count lengths in this model's tokens.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Count traces longer than this.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Problems that training must not contain.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Say what files hold and what is wrong with them. Exits 1 where something would stop or spoil a run."""
+    with _endings(debug):
+        from rich.console import Console
+
+        from postgrad.data.check import check
+
+        found = [check(file, model, max_length, test) for file in files]
+        for one in found:
+            Console().print(one)
+        if not all(one.ok for one in found):
+            raise typer.Exit(FAILED)
+
+
+@data.command()
+def preview(
+    file: DataFile,
+    model: Annotated[str, typer.Option(help="Folder or hub id of the tokenizer and chat template.")],
+    row: Annotated[int, typer.Option(min=0, help="The first row to show.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    debug: Debug = False,
+) -> None:
+    """Show which tokens of a row are trained."""
+    with _endings(debug):
+        from rich.console import Console
+        from transformers import AutoTokenizer
+
+        from postgrad import chat
+        from postgrad.data import sources
+        from postgrad.data.preview import show
+
+        examples = sources.examples(file)[row : row + count]
+        if not examples:
+            raise _UsageError(f"{file} has no row {row}")
+        tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        for example in examples:
+            encoded = chat.encode(tokenizer, example)
+            show(Console(), [tokenizer.decode([token]) for token in encoded.ids], encoded.trained)
