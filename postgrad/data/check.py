@@ -103,7 +103,7 @@ def check(
         try:
             lengths += [measure(row, trace) for trace in row.traces or (None,)]
         except ValueError as error:
-            faults.append(Fault(row.row.file, row.row.number, None, str(error)))
+            faults.append(Fault(row.file, row.number, None, str(error)))
     marks = [mark for row in parsed for mark in row.correct]
     return Report(
         path=Path(path),

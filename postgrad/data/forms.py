@@ -38,6 +38,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from postgrad.data.rows import Row, kind
@@ -72,7 +73,9 @@ class FieldError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Parsed:
     form: str
-    row: Row
+    file: Path
+    number: int
+    """The row's, from 1."""
     id: str
     prompt: tuple[Message, ...]
     traces: tuple[str, ...]
@@ -106,7 +109,8 @@ def parse(row: Row) -> Parsed:
     correct = _marks(values, len(body.traces))
     return Parsed(
         form=form,
-        row=row,
+        file=row.file,
+        number=row.number,
         id=next((_label(name, values[name]) for name in ID if name in values), f"{row.file.stem}-{row.number}"),
         prompt=body.prompt,
         traces=body.traces,

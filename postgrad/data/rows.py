@@ -112,14 +112,21 @@ def _missing(path: Path) -> str:
 
 
 def _folder(path: Path) -> list[Path] | Fault:
-    if (path / "state.json").exists():
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return [path / entry["filename"] for entry in state["_data_files"]]
-    if (path / "dataset_dict.json").exists():
-        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        if len(splits) > 1:
-            return Fault(path, None, None, f"holds several splits ({', '.join(splits)}): name one: {path / splits[0]}")
-        return _folder(path / splits[0])
+    try:
+        if (path / "dataset_dict.json").exists():
+            splits = json.loads((path / "dataset_dict.json").read_bytes())["splits"]
+            if len(splits) > 1:
+                return Fault(
+                    path, None, None, f"holds several splits ({', '.join(splits)}): name one: {path / splits[0]}"
+                )
+            return _folder(path / splits[0])
+        if (path / "dataset_info.json").exists() and (path / "state.json").exists():
+            saved = json.loads((path / "state.json").read_bytes())["_data_files"]
+            return [path / entry["filename"] for entry in saved]
+    except (ValueError, LookupError, TypeError) as error:
+        return Fault(
+            path, None, None, f"not a folder that datasets saved: {type(error).__name__} in its JSON files: {error}"
+        )
     files = sorted(
         file
         for folder in (path, path / "data")
@@ -156,6 +163,8 @@ def _line(file: Path, number: int, line: bytes) -> Row | Fault:
         return Fault(file, number, None, f"not JSON: {error.msg} at column {error.colno}; got {_short(line.decode())}")
     except RecursionError:
         return Fault(file, number, None, "not JSON that can be read: nested too deeply")
+    except ValueError as error:
+        return Fault(file, number, None, f"not JSON that can be read: {error}")
     return _row(file, number, value)
 
 
@@ -181,6 +190,8 @@ def _json(file: Path) -> Iterator[Row | Fault]:
         yield Fault(file, None, None, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
         yield Fault(file, None, None, "not JSON that can be read: nested too deeply")
+    except ValueError as error:
+        yield Fault(file, None, None, f"not JSON that can be read: {error}")
     else:
         for number, value in enumerate(values, start=1):
             yield _row(file, number, value)
@@ -193,7 +204,7 @@ def _parquet(file: Path) -> Iterator[Row | Fault]:
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             yield from _table(file, table.iter_batches(batch_size=1024))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield Fault(file, None, None, f"not a parquet file that can be read: {error}")
 
 
@@ -210,7 +221,7 @@ def _arrow(file: Path) -> Iterator[Row | Fault]:
             else:
                 data.seek(0)
                 yield from _table(file, pyarrow.ipc.open_stream(data))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield Fault(file, None, None, f"not an arrow file that can be read: {error}")
 
 

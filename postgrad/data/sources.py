@@ -54,7 +54,7 @@ def survey(path: str | Path) -> tuple[list[Parsed], list[Fault]]:
     other = f"wanted {usual} as in {forms[usual]} other rows: keep forms in separate files"
     for row in parsed:
         if row.form != usual:
-            faults.append(Fault(row.row.file, row.row.number, "columns", f"got the form {row.form}, {other}"))
+            faults.append(Fault(row.file, row.number, "columns", f"got the form {row.form}, {other}"))
     return [row for row in parsed if row.form == usual], faults
 
 
@@ -88,18 +88,18 @@ def as_problem(row: Parsed) -> Problem:
 def _records(path: str | Path, make: Callable[[Parsed], R]) -> list[R]:
     parsed, faults = survey(path)
     records: list[R] = []
-    seen: dict[str, Row] = {}
+    seen: dict[str, Parsed] = {}
     for row in parsed:
         try:
-            if make is as_problem and (first := seen.setdefault(row.id, row.row)) is not row.row:
+            if make is as_problem and (first := seen.setdefault(row.id, row)) is not row:
                 raise FieldError("id", f"got {row.id!r} again, wanted unique ids: {first.file}:{first.number} has it")
             records.append(make(row))
         except FieldError as bad:
-            faults.append(_fault(row.row, bad))
+            faults.append(_fault(row, bad))
     if faults:
         raise DataError(faults)
     return records
 
 
-def _fault(row: Row, bad: FieldError) -> Fault:
+def _fault(row: Row | Parsed, bad: FieldError) -> Fault:
     return Fault(row.file, row.number, bad.field, bad.message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postgrad.data.mixture import Mixture, order
@@ -21,6 +21,7 @@ def mixtures(draw: st.DrawFn) -> Mixture:
     return Mixture(drawn, shares, draw(st.integers(0, 2**64 - 1)))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 2**64 - 1), st.integers(0, 5))
 def test_every_item_of_one_source_comes_exactly_once_in_an_epoch(size: int, seed: int, epoch: int) -> None:
     items = list(Mixture((size,), seed=seed).items(epoch * size, (epoch + 1) * size))
@@ -28,6 +29,7 @@ def test_every_item_of_one_source_comes_exactly_once_in_an_epoch(size: int, seed
     assert {item.epoch for item in items} == {epoch}
 
 
+@settings(deadline=None)
 @given(mixtures())
 def test_every_source_is_gone_through_whole_before_it_begins_again(mixture: Mixture) -> None:
     seen: Counter[tuple[int, int]] = Counter()
@@ -38,6 +40,7 @@ def test_every_source_is_gone_through_whole_before_it_begins_again(mixture: Mixt
     assert len({(item.source, item.epoch, item.index) for item in mixture.items(0, 200)}) == 200
 
 
+@settings(deadline=None)
 @given(mixtures(), st.integers(0, 10_000))
 def test_resuming_anywhere_gives_the_order_of_the_run_without_a_stop(mixture: Mixture, start: int) -> None:
     again = Mixture(mixture.sizes, mixture.parts, mixture.seed)
@@ -45,6 +48,7 @@ def test_resuming_anywhere_gives_the_order_of_the_run_without_a_stop(mixture: Mi
     assert list(again.items(start, start + 20)) == list(mixture.items(0, start + 20))[start:]
 
 
+@settings(deadline=None)
 @given(mixtures(), st.integers(1, 5))
 def test_shares_are_exact_after_each_period(mixture: Mixture, periods: int) -> None:
     period = sum(mixture.parts)
@@ -52,6 +56,7 @@ def test_shares_are_exact_after_each_period(mixture: Mixture, periods: int) -> N
     assert [counts[source] for source in range(len(mixture.parts))] == [periods * part for part in mixture.parts]
 
 
+@settings(deadline=None)
 @given(mixtures(), st.integers(1, 300))
 def test_no_source_is_ever_an_item_ahead_of_its_share(mixture: Mixture, stop: int) -> None:
     counts = Counter(item.source for item in mixture.items(0, stop))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postgrad.data import sources
@@ -171,17 +171,20 @@ expressions = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(expressions, st.randoms(use_true_random=False))
 def test_spaces_around_the_signs_of_an_expression_never_matter(expression: str, rng: random.Random) -> None:
     spaced = re.sub(r"[-+*/^()]", lambda sign: " " * rng.randrange(3) + sign[0] + " " * rng.randrange(3), expression)
     assert normal(spaced) == normal(expression)
 
 
+@settings(deadline=None)
 @given(expressions, expressions)
 def test_two_expressions_are_the_same_only_if_their_signs_and_numbers_are(one: str, other: str) -> None:
     assert (normal(one) == normal(other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_the_normal_form_is_a_fixed_point(text: str) -> None:
     assert normal(normal(text)) == normal(text)

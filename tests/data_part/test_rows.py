@@ -139,6 +139,7 @@ def test_twenty_faults_are_told_and_the_others_counted(tmp_path: Path) -> None:
         ("a.json", b'[{"a": 1},', "not JSON: Expecting value at line 1, column 11"),
         ("a.json", b'["\xff"]', "not UTF-8: got byte 0xff at byte 3"),
         ("a.jsonl", b"[" * 100_000, "nested too deeply"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "not JSON that can be read: Exceeds the limit"),
         ("a.parquet", b"PAR1 and no more", "not a parquet file that can be read"),
         ("a.arrow", b"ARROW1 and no more", "not an arrow file that can be read"),
         ("a.arrow", b"", "not an arrow file that can be read"),
@@ -157,6 +158,14 @@ def test_a_name_that_is_not_there_brings_the_nearest(tmp_path: Path) -> None:
     assert f"{tmp_path} has train.jsonl" in said(tmp_path / "zzz")
     assert f"there is no folder {tmp_path / 'openr1'}" in said(tmp_path / "openr1" / "math")
     assert "no file matches" in said(f"{tmp_path}/*.parquet")
+
+
+def test_a_damaged_folder_of_datasets(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "state.json").write_text("{}")
+    assert "not a folder that datasets saved: KeyError in its JSON files: '_data_files'" in said(tmp_path)
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "gone.arrow"}]}')
+    assert "gone.arrow: not an arrow file that can be read" in said(tmp_path)
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:

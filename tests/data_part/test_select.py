@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postgrad.data.select import Candidate, Counts, judged, select
@@ -105,6 +105,7 @@ def some(draw: st.DrawFn) -> Candidate:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(some(), max_size=12))
 def test_every_candidate_is_counted_under_exactly_one_reason(candidates: list[Candidate]) -> None:
     selected = select(candidates, len, min_trace_tokens=1, min_pass_rate=0.2, max_pass_rate=0.8)
