@@ -1,12 +1,11 @@
 """Read what there is of a run's folder; a missing or damaged piece is a sentence in `troubles`, never an exception.
 
-A report is wanted most when a run went wrong, so nothing here insists. The contents are described in docs/architecture.md.
+A report is wanted most when a run went wrong, so nothing here insists. docs/architecture.md says what the files hold.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,14 +21,14 @@ MAX_TEXT = 200_000
 
 
 def number(value: object) -> float | None:
-    """A finite float, or None for anything else."""
+    """A float within 1e150 of zero, or None for anything else: NaN, infinities, text, what would overflow a chart."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         result = float(value)
     except OverflowError:
         return None
-    return result if math.isfinite(result) else None
+    return result if abs(result) <= 1e150 else None
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def _object(folder: Folder, name: str) -> dict[str, Any]:
 
 
 def _lines(folder: Folder, name: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file. A last line that is cut short belongs to a run that was stopped: left out and said."""
+    """The objects of a JSON-lines file. A last line cut short is what a killed run leaves: left out, and said."""
     bad: list[int] = []
     row, ended = 0, True
     try:
@@ -166,7 +165,9 @@ def _metrics(folder: Folder) -> None:
                 found.setdefault(stage, {}).setdefault(name, {})[step] = finite
     folder.metrics = {stage: {name: sorted(s.items()) for name, s in names.items()} for stage, names in found.items()}
     for name, times in strange.most_common(10):
-        folder.troubles.append(f"{times:,} value{'s' * (times > 1)} of {name} {'are' if times > 1 else 'is'} not finite and not drawn.")
+        folder.troubles.append(
+            f"{times:,} value{'s' * (times > 1)} of {name} {'are' if times > 1 else 'is'} not finite and not drawn."
+        )
 
 
 def _evals(folder: Folder) -> None:

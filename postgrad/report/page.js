@@ -61,7 +61,7 @@
     chart.append(cross);
     const reading = document.createElement("p");
     reading.className = "reading";
-    chart.after(reading);
+    chart.closest("figure").querySelector("details.data").before(reading);
     chart.addEventListener("pointermove", (event) => {
       const box = chart.getBoundingClientRect();
       const at = (event.clientX - box.left) * chart.viewBox.baseVal.width / box.width;

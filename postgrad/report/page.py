@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -131,7 +132,7 @@ def ordered(models: Iterable[str]) -> list[str]:
 def unit_of(name: str) -> Callable[[float], str] | None:
     """How a claim's number reads: a change of accuracy in points, other shares in per cent, anything else as it is."""
     words = set(re.split(r"[^a-z]+", name.lower()))
-    if "accuracy" in words and words & {"change", "difference", "gain", "loss"}:
+    if words & {"accuracy", "pass"} and words & {"change", "difference", "gain", "loss"}:
         return points
     return percent if words & {"accuracy", "drop", "share", "rate"} else None
 
@@ -196,9 +197,16 @@ def models_of(folder: Folder) -> list[Model]:
         row = mapping(rows[key])
         accuracy, tokens = mapping(row.get("accuracy")), mapping(row.get("tokens"))
         result.append(
-            Model(key, number(row.get("n")), number(accuracy.get("value")), interval(accuracy.get("interval")),
-                  number(tokens.get("value")), interval(tokens.get("interval")), row)
-        )  # fmt: skip
+            Model(
+                key,
+                number(row.get("n")),
+                number(accuracy.get("value")),
+                interval(accuracy.get("interval")),
+                number(tokens.get("value")),
+                interval(tokens.get("interval")),
+                row,
+            )
+        )
     return result
 
 
@@ -229,7 +237,11 @@ def headline(folder: Folder, models: Sequence[Model]) -> str:
     if before.tokens and rl.tokens:
         drop = 1 - rl.tokens / before.tokens
         word = "cut" if drop > 0 else "raised"
-        sentence += f"{word} tokens by {percent(abs(drop), 0)} at " if abs(drop) >= 0.005 else "left the tokens as they were at "
+        sentence += (
+            f"{word} tokens by {percent(abs(drop), 0)} at "
+            if abs(drop) >= 0.005
+            else "left the tokens as they were at "
+        )
     else:
         sentence += "changed accuracy by "
     sentence += points(rl.accuracy - before.accuracy)
@@ -241,11 +253,13 @@ def headline(folder: Folder, models: Sequence[Model]) -> str:
 def unfinished(folder: Folder) -> str:
     parts = []
     for stage, series in folder.metrics.items():
-        name = name_of(stage)
-        if loss := series.get("eval_loss") or series.get("loss"):
-            parts.append(f"{name} is at step {count(loss[-1][0])} with a loss of {short(loss[-1][1])}")
-        if reward := series.get("reward"):
-            parts[-1:] = [f"{name} is at step {count(reward[-1][0])} with a reward of {short(reward[-1][1])}"]
+        kind = "reward" if series.get("reward") else "validation loss" if series.get("eval_loss") else "loss"
+        values = series.get({"validation loss": "eval_loss"}.get(kind, kind))
+        if not values:
+            continue
+        done = mapping(folder.stages.get(stage)).get("status") == "done"
+        where = "is done" if done else f"is at step {count(max(v[-1][0] for v in series.values()))}"
+        parts.append(f"{name_of(stage)} {where} with a {kind} of {short(values[-1][1])}")
     return "; ".join(parts) + ". Nothing is evaluated yet." if parts else "Nothing is measured yet."
 
 
@@ -273,8 +287,14 @@ def stage_rows(folder: Folder) -> list[dict[str, str]]:
         if spent is not None:
             detail.append(duration(spent))
         icon = {"done": "✓", "running": "▸"}.get(status, "○")
-        rows.append({"name": name_of(stage) if stage != "eval" else "Evaluation", "status": visible(status, 40),
-                     "icon": icon, "detail": ", ".join(detail)})  # fmt: skip
+        rows.append(
+            {
+                "name": name_of(stage) if stage != "eval" else "Evaluation",
+                "status": visible(status, 40),
+                "icon": icon,
+                "detail": ", ".join(detail),
+            }
+        )
     return rows
 
 
@@ -282,7 +302,11 @@ def claims(folder: Folder) -> list[Claim]:
     result = []
     for row in map(mapping, listing(folder.summary.get("claims"))[:60]):
         key, op = string(row.get("id")), string(row.get("op"))
-        measured, threshold, ends = number(row.get("measured")), number(row.get("threshold")), interval(row.get("interval"))
+        measured, threshold, ends = (
+            number(row.get("measured")),
+            number(row.get("threshold")),
+            interval(row.get("interval")),
+        )
         value, around = quantity(key, measured, ends, threshold or 0)
         limit, _ = quantity(key, threshold, ends, measured or 0)
         note, verdict = "", "undecided"
@@ -294,9 +318,17 @@ def claims(folder: Folder) -> list[Claim]:
             note = "the interval holds the threshold"
         sign = {">=": "≥", "<=": "≤"}.get(op, visible(op, 4))
         result.append(
-            Claim(visible(key, 60), visible(string(row.get("statement")), 400), value, around,
-                  f"{sign}{SPACE}{limit}", count(number(row.get("n"))), verdict, note)
-        )  # fmt: skip
+            Claim(
+                visible(key, 60),
+                visible(string(row.get("statement")), 400),
+                value,
+                around,
+                f"{sign}{SPACE}{limit}",
+                count(number(row.get("n"))),
+                verdict,
+                note,
+            )
+        )
     return result
 
 
@@ -347,23 +379,38 @@ def model_table(models: Sequence[Model]) -> Table | None:
 
 def frontier(models: Sequence[Model], missing: str) -> Figure | None:
     at = [
-        svg.Point(name_of(m.key), m.tokens, m.accuracy, m.tokens_interval, m.accuracy_interval, style_of(m.key),
-                  f"{percent(m.accuracy)} · {short(m.tokens)} tokens")
+        svg.Point(
+            name_of(m.key),
+            m.tokens,
+            m.accuracy,
+            m.tokens_interval,
+            m.accuracy_interval,
+            style_of(m.key),
+            f"{percent(m.accuracy)} · {short(m.tokens)} tokens",
+        )
         for m in models
         if m.tokens is not None and m.accuracy is not None
-    ]  # fmt: skip
+    ]
     if not at:
         return None
     description = "; ".join(f"{p.name}: accuracy {percent(p.y)} at {short(p.x)} tokens" for p in at) + "."
-    x, y = svg.Axis("mean tokens in an answer", floor=0), svg.Axis("accuracy, %", percent=True, floor=0, ceiling=1)
+    x, y = svg.Axis("mean tokens in an answer", floor=0), svg.Axis("accuracy, %", percent=True, floor=-0.08, ceiling=1)
     title = "Accuracy against tokens, stage by stage"
-    rows = [(p.name, percent(p.y), span(*p.y_interval, 100, 1) if p.y_interval else "–", short(p.x, 4),
-             span(*p.x_interval) if p.x_interval else "–") for p in at]  # fmt: skip
+    rows = [
+        (
+            p.name,
+            percent(p.y),
+            span(*p.y_interval, 100, 1) if p.y_interval else "–",
+            short(p.x, 4),
+            span(*p.x_interval) if p.x_interval else "–",
+        )
+        for p in at
+    ]
     return Figure(
         "frontier",
         title,
         "Up and to the left is better. Bars are 95 % intervals." + missing,
-        svg.scatter("frontier", title, description, at, x, y, width=600, height=372),
+        svg.scatter("frontier", title, description, at, x, y, width=600, height=348),
         Table(title, ("Model", "Accuracy", "95 % interval", "Tokens", "95 % interval"), rows),
         svg.scatter("frontier-narrow", title, description, at, x, y, width=340, height=310),
     )
@@ -371,7 +418,11 @@ def frontier(models: Sequence[Model], missing: str) -> Figure | None:
 
 def budgets(folder: Folder, limits: Limits) -> list[Figure]:
     rows = sorted(
-        ((b, row) for row in map(mapping, listing(folder.summary.get("budgets"))) if (b := number(row.get("budget"))) is not None),
+        (
+            (b, row)
+            for row in map(mapping, listing(folder.summary.get("budgets")))
+            if (b := number(row.get("budget"))) is not None
+        ),
         key=lambda pair: pair[0],
     )
     if not rows:
@@ -398,23 +449,42 @@ def budgets(folder: Folder, limits: Limits) -> list[Figure]:
     )
     figures = []
     if lines:
-        description = "; ".join(f"{s.name}: {percent(s.points[0][1])} at {count(s.points[0][0])} tokens, "
-                                f"{percent(s.points[-1][1])} at {count(s.points[-1][0])}" for s in lines) + "."  # fmt: skip
+        description = (
+            "; ".join(
+                f"{s.name}: {percent(s.points[0][1])} at {count(s.points[0][0])} tokens, "
+                f"{percent(s.points[-1][1])} at {count(s.points[-1][0])}"
+                for s in lines
+            )
+            + "."
+        )
         y = svg.Axis("accuracy, %", percent=True, floor=0, ceiling=1)
         figures.append(
-            Figure("budget", title, "An answer that is not finished within the budget counts as wrong.",
-                   svg.line_chart("budget", title, description, lines, x, y, last=None), table)
-        )  # fmt: skip
+            Figure(
+                "budget",
+                title,
+                "An answer that is not finished within the budget counts as wrong.",
+                svg.line_chart("budget", title, description, lines, x, y, last=None),
+                table,
+            )
+        )
     difference = [(b, d) for b, row in rows if (d := number(mapping(row.get("difference")).get("value"))) is not None]
     if difference:
         band = [(b, *ends) for b, row in rows if (ends := interval(mapping(row.get("difference")).get("interval")))]
         title = "What RL adds at each budget"
-        description = f"Difference of accuracy, RL minus SFT: {points(difference[0][1])} at {count(difference[0][0])} tokens, " \
-                      f"{points(difference[-1][1])} at {count(difference[-1][0])}."  # fmt: skip
+        description = (
+            f"Difference of accuracy, RL minus SFT: {points(difference[0][1])} at {count(difference[0][0])} tokens, "
+            f"{points(difference[-1][1])} at {count(difference[-1][0])}."
+        )
         chart = svg.line_chart(
-            "difference", title, description, [svg.Series("RL − SFT, 95 % interval", difference, "m-rl", band, markers=True)],
-            x, svg.Axis("points of accuracy", percent=True), last=None, zero=True,
-        )  # fmt: skip
+            "difference",
+            title,
+            description,
+            [svg.Series("RL − SFT, 95 % interval", difference, "m-rl", band, markers=True)],
+            x,
+            svg.Axis("points of accuracy", percent=True),
+            last=None,
+            zero=True,
+        )
         figures.append(Figure("difference", title, "Paired by problem; the shade is the 95 % interval.", chart, table))
     return figures
 
@@ -443,8 +513,15 @@ def lengths(folder: Folder) -> Figure | None:
         rows.append((f"{i * width:,.0f}–{(i + 1) * width - 1:,.0f}", *(percent(shares[m][i]) for m, _ in shown)))
     title = "How long the answers are"
     medians = [f"{name_of(m)}: median {short(sorted(v)[len(v) // 2])} tokens" for m, v in shown]
-    chart = svg.line_chart("lengths", title, "; ".join(medians) + ".", series, svg.Axis("tokens in an answer", floor=0),
-                           svg.Axis("share of answers, %", percent=True, floor=0), last=None)  # fmt: skip
+    chart = svg.line_chart(
+        "lengths",
+        title,
+        "; ".join(medians) + ".",
+        series,
+        svg.Axis("tokens in an answer", floor=0),
+        svg.Axis("share of answers, %", percent=True, floor=0),
+        last=None,
+    )
     note = "; ".join(medians) + f". Bins of {width:,.0f} tokens."
     return Figure("lengths", title, note, chart, Table(title, ("Tokens", *(name_of(m) for m, _ in shown)), rows))
 
@@ -456,7 +533,7 @@ def label_tables(folder: Folder, limits: Limits) -> list[Table]:
     for model in models:
         for label, groups in folder.evals[model].by_label.items():
             labels.setdefault(label, set()).update(groups)
-    tables = []
+    tables: list[Table] = []
     for label, values in sorted(labels.items()):
         if not 2 <= len(values) <= 12 or len(tables) == 4:
             continue
@@ -464,10 +541,14 @@ def label_tables(folder: Folder, limits: Limits) -> list[Table]:
         for value in sorted(values, key=lambda v: (len(v), v))[: limits.rows]:
             row = [visible(value, 60)]
             for model in models:
-                seen = folder.evals[model].by_label.get(label, {}).get(value, {})
+                seen = folder.evals[model].by_label.get(label, {}).get(value, Counter())
                 checked = sum(n for status, n in seen.items() if status != Status.UNCHECKED)
                 hits = seen.get(Status.CORRECT, 0)
-                row.append(f"{percent(hits / checked)} {span(*wilson(hits, checked), 100, 1)} of {checked:,}" if checked else "–")
+                row.append(
+                    f"{percent(hits / checked)} {span(*wilson(hits, checked), 100, 1)} of {checked:,}"
+                    if checked
+                    else "–"
+                )
             rows.append(row)
         tables.append(Table(f"Accuracy by {visible(label, 40)}", (visible(label, 40), *map(name_of, models)), rows))
     return tables
@@ -503,45 +584,82 @@ class Curve:
 _LOGP = "sampling/sampling_logp_difference"
 CURVES = (
     Curve("Loss", "loss", (("loss", "training"), ("eval_loss", "validation"))),
-    Curve("Reward", "reward", (("reward", "mean"), ("reward_std", "standard deviation")), note="Over the traces of a step."),
-    Curve("Length of sampled answers", "tokens", (("completions/mean_length", "sampled, mean"), ("eval_tokens", "validation, mean"))),
-    Curve("What checking found", "share of traces, %", tuple((f"status/{s.value}", s.value.replace("_", " ")) for s in Status),
-          percent=True, note="Unchecked is our fault, never a reward."),
+    Curve(
+        "Reward",
+        "reward",
+        (("reward", "mean"), ("reward_std", "standard deviation")),
+        note="Over the traces of a step.",
+    ),
+    Curve(
+        "Length of sampled answers",
+        "tokens",
+        (("completions/mean_length", "sampled, mean"), ("eval_tokens", "validation, mean")),
+    ),
+    Curve(
+        "What checking found",
+        "share of traces, %",
+        tuple((f"status/{s.value}", s.value.replace("_", " ")) for s in Status),
+        percent=True,
+        note="Unchecked is our fault, never a reward.",
+    ),
     Curve("Validation accuracy", "accuracy, %", (("eval_accuracy", "validation"),), percent=True),
     Curve("Entropy", "nats a token", (("entropy", "policy"),)),
     Curve("Gradient norm", "norm before clipping", (("grad_norm", "gradient"),)),
-    Curve("Groups without signal, answers cut short", "share, %",
-          (("frac_reward_zero_std", "groups of equal rewards"), ("completions/clipped_ratio", "cut at the limit")), percent=True),
-    Curve("Engine and trainer agree", "difference of log-probability, nats", ((f"{_LOGP}/mean", "mean"), (f"{_LOGP}/max", "largest")), log=True,
-          note="|sampled − recomputed|, on the tokens of a step."),
+    Curve(
+        "Groups without signal, answers cut short",
+        "share, %",
+        (("frac_reward_zero_std", "groups of equal rewards"), ("completions/clipped_ratio", "cut at the limit")),
+        percent=True,
+    ),
+    Curve(
+        "Engine and trainer agree",
+        "difference of log-probability, nats",
+        ((f"{_LOGP}/mean", "mean"), (f"{_LOGP}/max", "largest")),
+        log=True,
+        note="|sampled − recomputed|, on the tokens of a step.",
+    ),
     Curve("KL to the reference", "nats a token", (("kl", "k3 estimate"),), only_if_moving=True),
-    Curve("Clipped ratios", "share of tokens, %", (("clip_ratio/low_mean", "below"), ("clip_ratio/high_mean", "above")), percent=True, only_if_moving=True),
+    Curve(
+        "Clipped ratios",
+        "share of tokens, %",
+        (("clip_ratio/low_mean", "below"), ("clip_ratio/high_mean", "above")),
+        percent=True,
+        only_if_moving=True,
+    ),
     Curve("Learning rate", "learning rate", (("learning_rate", "schedule"),)),
-)  # fmt: skip
+)
 
 
-def curve(key: str, stage: str, spec: Curve, found: dict[str, list[tuple[float, float]]], limits: Limits) -> Figure | None:
+def smoothing(steps: int) -> int:
+    """The window, odd, of the thick line's mean; 1 where there is too little to smooth."""
+    return max(5, steps // 20 | 1) if steps >= 40 else 1
+
+
+def curve(
+    key: str, stage: str, spec: Curve, found: dict[str, list[tuple[float, float]]], limits: Limits
+) -> Figure | None:
     shown = [(metric, name, found[metric]) for metric, name in spec.metrics if found.get(metric)]
     if not shown or (spec.only_if_moving and not any(v for _, _, values in shown for _, v in values)):
         return None
     series = []
     for i, (metric, name, values) in enumerate(shown):
         sparse = metric.startswith("eval_")
-        window = 1 if len(values) < 40 or metric == "learning_rate" or sparse else max(5, len(values) // 20 | 1)
+        window = 1 if metric == "learning_rate" or sparse else smoothing(len(values))
         series.append(svg.Series(name, values, f"s{i % 6}", smooth=window, markers=sparse and len(values) <= 40))
     log = spec.log and min(v for s in series for _, v in s.points) > 0
     bounded = spec.percent
-    y = svg.Axis(spec.unit, spec.percent, log, floor=0 if bounded else -float("inf"), ceiling=1 if bounded else float("inf"))
+    y = svg.Axis(
+        spec.unit, spec.percent, log, floor=0 if bounded else -float("inf"), ceiling=1 if bounded else float("inf")
+    )
     show: Callable[[float], str] = percent if spec.percent else short
     heading = f"{spec.title}, {name_of(stage)}"
     description = "; ".join(
-        f"{s.name}: {show(s.points[0][1])} at step {count(s.points[0][0])}, {show(s.points[-1][1])} at step {count(s.points[-1][0])}, "
+        f"{s.name}: {show(s.points[0][1])} at step {count(s.points[0][0])}, "
+        f"{show(s.points[-1][1])} at step {count(s.points[-1][0])}, "
         f"lowest {show(min(v for _, v in s.points))}, highest {show(max(v for _, v in s.points))}"
         for s in series
     )
     notes = [spec.note] if spec.note else []
-    if any(s.smooth > 1 for s in series):
-        notes.append(f"Thin: each step; thick: mean over {max(s.smooth for s in series)} steps.")
     longest = max(len(s.points) for s in series)
     if longest > svg.MAX_POINTS:
         notes.append(f"{svg.MAX_POINTS} of {longest:,} points are drawn, every peak among them.")
@@ -564,11 +682,22 @@ def training(folder: Folder, limits: Limits) -> list[dict[str, Any]]:
         found = folder.metrics[stage]
         figures = [f for i, spec in enumerate(CURVES) if (f := curve(f"c{number_of}-{i}", stage, spec, found, limits))]
         rows = [
-            (visible(name, 80), f"{len(v):,}", short(v[0][1]), short(v[-1][1]), short(min(y for _, y in v)), short(max(y for _, y in v)))
+            (
+                visible(name, 80),
+                f"{len(v):,}",
+                short(v[0][1]),
+                short(v[-1][1]),
+                short(min(y for _, y in v)),
+                short(max(y for _, y in v)),
+            )
             for name, v in sorted(found.items())[:120]
         ]
-        table = Table(f"Every metric of {name_of(stage)}", ("Metric", "Points", "First", "Last", "Lowest", "Highest"), rows)
-        stages.append({"name": name_of(stage), "figures": figures, "table": table})
+        table = Table(
+            f"Every metric of {name_of(stage)}", ("Metric", "Points", "First", "Last", "Lowest", "Highest"), rows
+        )
+        window = smoothing(max((len(v) for v in found.values()), default=0))
+        note = f"Thin: each step; thick: mean over {window} steps." if window > 1 else ""
+        stages.append({"name": name_of(stage), "figures": figures, "table": table, "note": note})
     return stages
 
 
@@ -580,7 +709,7 @@ def reward_parts(folder: Folder, limits: Limits) -> Figure | None:
             continue
         shown = parts[:6]
         series = [
-            svg.Series(visible(part, 30).replace("_", " "), v, f"s{i}", smooth=max(5, len(v) // 20 | 1) if len(v) >= 40 else 1)
+            svg.Series(visible(part, 30).replace("_", " "), v, f"s{i}", smooth=smoothing(len(v)))
             for i, part in enumerate(shown)
             if (v := found[f"rewards/{part}/mean"])
         ]
@@ -589,8 +718,28 @@ def reward_parts(folder: Folder, limits: Limits) -> Figure | None:
         if len(parts) > len(shown):
             note += f" The first 6 of {len(parts)} parts."
         description = "; ".join(f"{s.name}: {short(s.points[0][1])} to {short(s.points[-1][1])}" for s in series) + "."
-        chart = svg.line_chart("parts", title, description, series, svg.Axis("step"), svg.Axis("mean of the part"), width=560, height=290, zero=True)
-        narrow = svg.line_chart("parts-narrow", title, description, series, svg.Axis("step"), svg.Axis("mean of the part"), width=340, height=290, zero=True)
+        chart = svg.line_chart(
+            "parts",
+            title,
+            description,
+            series,
+            svg.Axis("step"),
+            svg.Axis("mean of the part"),
+            width=560,
+            height=290,
+            zero=True,
+        )
+        narrow = svg.line_chart(
+            "parts-narrow",
+            title,
+            description,
+            series,
+            svg.Axis("step"),
+            svg.Axis("mean of the part"),
+            width=340,
+            height=290,
+            zero=True,
+        )
         return Figure("parts", title, note, chart, series_table(title, series, short, limits), narrow)
     return None
 
@@ -601,8 +750,15 @@ def reward_order(folder: Folder) -> dict[str, Any] | None:
     if not row or share is None:
         return None
     examples = listing(row.get("examples"))
-    lines = [visible(e if isinstance(e, str) else json.dumps(e, ensure_ascii=False, default=str), 400) for e in examples[:5]]
-    return {"ok": share == 0, "share": percent(share, 1 if share == 0 or share >= 0.001 else 3), "examples": lines, "more": max(0, len(examples) - 5)}
+    lines = [
+        visible(e if isinstance(e, str) else json.dumps(e, ensure_ascii=False, default=str), 400) for e in examples[:5]
+    ]
+    return {
+        "ok": share == 0,
+        "share": percent(share, 1 if share == 0 or share >= 0.001 else 3),
+        "examples": lines,
+        "more": max(0, len(examples) - 5),
+    }
 
 
 def best_first(trace: dict[str, Any]) -> tuple[bool, float]:
@@ -688,7 +844,9 @@ def pieces(sample: dict[str, Any], limit: int) -> tuple[list[Piece], str]:
     if plain:
         result.append(Piece("".join(plain), 0, ""))
     if tokens and not matched:
-        cut = (cut + "; " if cut else "") + f"{len(given):,} log-probabilities for {len(tokens):,} tokens, so none is shown"
+        cut = (
+            cut + "; " if cut else ""
+        ) + f"{len(given):,} log-probabilities for {len(tokens):,} tokens, so none is shown"
     return result, cut
 
 
@@ -702,24 +860,36 @@ def samples(folder: Folder, limits: Limits) -> list[Sample]:
         for model in ordered(rows)[:4]:
             stretch, cut = pieces(rows[model], limits.characters)
             answers.append(
-                Answer(name_of(model), style_of(model), status_of(rows[model]), len(listing(rows[model].get("tokens"))), stretch, cut)
+                Answer(
+                    name_of(model),
+                    style_of(model),
+                    status_of(rows[model]),
+                    len(listing(rows[model].get("tokens"))),
+                    stretch,
+                    cut,
+                )
             )
         first = next(iter(rows.values()))
         kinds = "changed" if len({a.status for a in answers}) > 1 else ""
         if answers[-1].status != Status.CORRECT:
             kinds += " wrong-last"
         result.append(
-            Sample(visible(problem, 80), visible(string(first.get("prompt")), limits.characters), visible(string(first.get("gold")), 300),
-                   answers, kinds.strip())
-        )  # fmt: skip
+            Sample(
+                visible(problem, 80),
+                visible(string(first.get("prompt")), limits.characters),
+                visible(string(first.get("gold")), 300),
+                answers,
+                kinds.strip(),
+            )
+        )
     return result
 
 
 # -- the page -------------------------------------------------------------------------------------------------------
 
 
-def notices(folder: Folder) -> list[dict[str, Any]]:
-    """Alarms, then warnings, then what could not be read; equal messages become one with a count."""
+def notices(folder: Folder) -> list[dict[str, str]]:
+    """Alarms, then what could not be read, then warnings; equal messages become one with a count."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for event in folder.events:
         level = string(event.get("level"))
@@ -728,22 +898,44 @@ def notices(folder: Folder) -> list[dict[str, Any]]:
         key = (level, string(event.get("stage")), string(event.get("message")))
         steps = found.setdefault(key, [])
         steps.append(number(event.get("step")) or 0)
-    result = []
-    for (level, stage, message), steps in sorted(found.items(), key=lambda item: item[0][0] != "alarm"):
-        where = f"step {count(min(steps))}" if len(steps) == 1 else f"{len(steps):,} times, steps {count(min(steps))} to {count(max(steps))}"
-        result.append({"level": level, "where": f"{visible(name_of(stage), 40)}, {where}" if stage else where, "message": visible(message, 400)})
-    result += [{"level": "unread", "where": "", "message": visible(t, 400)} for t in folder.troubles]
-    return result
+    told: dict[str, list[dict[str, str]]] = {"alarm": [], "unread": [], "warning": []}
+    for (level, stage, message), steps in found.items():
+        where = f"step {count(min(steps))}"
+        if len(steps) > 1:
+            where = f"{len(steps):,} times, steps {count(min(steps))} to {count(max(steps))}"
+        if stage:
+            where = f"{visible(name_of(stage), 40)}, {where}"
+        told[level].append({"level": level, "where": where, "message": visible(message, 400)})
+    told["unread"] = [{"level": "unread", "where": "", "message": visible(t, 400)} for t in folder.troubles]
+    return [notice for notices in told.values() for notice in notices]
 
 
 def environment(folder: Folder) -> tuple[list[tuple[str, str]], str]:
     m = folder.manifest
     hardware = mapping(m.get("hardware"))
-    rows = [(label, visible(string(m.get(key)), 200)) for label, key in
-            (("Recipe", "recipe"), ("Preset", "preset"), ("Seed", "seed"), ("Created", "created"), ("Commit", "commit"),
-             ("postgrad", "postgrad"), ("Python", "python")) if m.get(key) is not None]  # fmt: skip
-    rows += [(label, f"{visible(string(hardware.get(key)), 200)}{unit}") for label, key, unit in
-             (("Processor", "cpu", ""), ("Cores", "cores", ""), ("Memory", "memory_gib", f"{SPACE}GiB"), ("GPU", "gpu", "")) if hardware.get(key) is not None]  # fmt: skip
+    rows = [
+        (label, visible(string(m.get(key)), 200))
+        for label, key in (
+            ("Recipe", "recipe"),
+            ("Preset", "preset"),
+            ("Seed", "seed"),
+            ("Created", "created"),
+            ("Commit", "commit"),
+            ("postgrad", "postgrad"),
+            ("Python", "python"),
+        )
+        if m.get(key) is not None
+    ]
+    rows += [
+        (label, f"{visible(string(hardware.get(key)), 200)}{unit}")
+        for label, key, unit in (
+            ("Processor", "cpu", ""),
+            ("Cores", "cores", ""),
+            ("Memory", "memory_gib", f"{SPACE}GiB"),
+            ("GPU", "gpu", ""),
+        )
+        if hardware.get(key) is not None
+    ]
     if hardware and hardware.get("gpu") is None:
         rows.append(("GPU", "none"))
     packages = ", ".join(f"{k}{SPACE}{string(v)}" for k, v in list(mapping(m.get("packages")).items())[:80])
@@ -751,21 +943,29 @@ def environment(folder: Folder) -> tuple[list[tuple[str, str]], str]:
 
 
 def stage_bars(folder: Folder) -> Figure | None:
-    spent = [(name, s) for name, entry in folder.stages.items() if (s := number(mapping(entry).get("seconds"))) is not None][:12]
+    spent = [
+        (name, s) for name, entry in folder.stages.items() if (s := number(mapping(entry).get("seconds"))) is not None
+    ][:12]
     if not spent:
         return None
     rows = [("Evaluation" if k == "eval" else name_of(k), s, style_of(k) if k in NAMES else "s5") for k, s in spent]
     title = "Time of each stage"
     description = "; ".join(f"{label}: {duration(s)}" for label, s, _ in rows) + "."
     chart = svg.bars("time", title, description, rows, lambda v: duration(v))
-    return Figure("time", title, "", chart, Table(title, ("Stage", "Time"), [(label, duration(s)) for label, s, _ in rows]))
+    return Figure(
+        "time", title, "", chart, Table(title, ("Stage", "Time"), [(label, duration(s)) for label, s, _ in rows])
+    )
 
 
 @cache
 def _template() -> tuple[jinja2.Template, str, str]:
     package = resources.files("postgrad.report")
-    source, style, script = (package.joinpath(n).read_text(encoding="utf-8") for n in ("page.html.jinja", "style.css", "page.js"))
-    environment_ = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    source, style, script = (
+        package.joinpath(n).read_text(encoding="utf-8") for n in ("page.html.jinja", "style.css", "page.js")
+    )
+    environment_ = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     return environment_.from_string(source), style, script
 
 
@@ -776,7 +976,6 @@ def render(folder: Folder, limits: Limits) -> str:
     preset = string(folder.summary.get("preset") or folder.manifest.get("preset"))
     seed = folder.summary.get("seed", folder.manifest.get("seed"))
     all_notices = notices(folder)
-    everything = samples(folder, limits)
     absent = [name_of(m.key) for m in models if m.tokens is None or m.accuracy is None]
     rows, packages = environment(folder)
     hardware = mapping(folder.manifest.get("hardware"))
@@ -805,7 +1004,7 @@ def render(folder: Folder, limits: Limits) -> str:
         figures=[*budgets(folder, limits), *([f] if (f := lengths(folder)) else [])],
         labels=label_tables(folder, limits),
         reasons=reason_table(folder.evals),
-        samples=everything,
+        samples=samples(folder, limits),
         samples_total=folder.samples_total,
         training=training(folder, limits),
         parts=reward_parts(folder, limits),
@@ -832,7 +1031,9 @@ def write(run_folder: Path) -> Path:
         if len(html) <= MAX_BYTES:
             break
     else:
-        raise AssertionError(f"the smallest page has {len(html):,} bytes, more than {MAX_BYTES:,}: a text is not limited")
+        raise AssertionError(
+            f"the smallest page has {len(html):,} bytes, more than {MAX_BYTES:,}: a text is not limited"
+        )
     target = run_folder / "report.html"
     temporary = run_folder / ".report.html.tmp"
     with temporary.open("wb") as file:

@@ -11,7 +11,20 @@ from postgrad.report.page import quantity
 from postgrad.report.text import short, visible
 
 _CLAIM_KEYS = ("id", "statement", "measured", "interval", "op", "threshold", "n")
-_ROW_KEYS = ("name", "workload", "unit", "ours", "peer", "peer_name", "ratio", "limit", "fraction_of_limit", "commit", "hardware", "command")
+_ROW_KEYS = (
+    "name",
+    "workload",
+    "unit",
+    "ours",
+    "peer",
+    "peer_name",
+    "ratio",
+    "limit",
+    "fraction_of_limit",
+    "commit",
+    "hardware",
+    "command",
+)
 _OPTIONAL = ("peer", "peer_name", "ratio", "limit", "fraction_of_limit")
 """Keys of a benchmark's row that may be null: not every workload has a peer or a known limit."""
 
@@ -65,7 +78,11 @@ def _claims(path: Path, content: dict[str, Any]) -> list[list[str]]:
         if not isinstance(claim, dict):
             raise ValueError(f"{where} is not an object; want the keys {', '.join(_CLAIM_KEYS)}")
         name, statement = _get(claim, "id", str, where), _get(claim, "statement", str, where)
-        measured, threshold, n = _number(claim, "measured", where), _number(claim, "threshold", where), _number(claim, "n", where)
+        measured, threshold, n = (
+            _number(claim, "measured", where),
+            _number(claim, "threshold", where),
+            _number(claim, "n", where),
+        )
         ends = [number(v) for v in _get(claim, "interval", list, where)]
         if len(ends) != 2 or ends[0] is None or ends[1] is None or ends[0] > ends[1]:
             raise ValueError(f"{where}: 'interval' is {claim['interval']}; want [low, high]")
@@ -75,12 +92,29 @@ def _claims(path: Path, content: dict[str, Any]) -> list[list[str]]:
         interval = (ends[0], ends[1])
         value, around = quantity(name, measured, interval, threshold)
         wanted, _ = quantity(name, threshold, interval, measured)
-        met = claim["met"] if isinstance(claim.get("met"), bool) else measured >= threshold if op == ">=" else measured <= threshold
+        met = (
+            claim["met"]
+            if isinstance(claim.get("met"), bool)
+            else measured >= threshold
+            if op == ">="
+            else measured <= threshold
+        )
         verdict = "✓ met" if met else "**✗ not met**"
         if interval[0] < threshold < interval[1]:
             verdict += " (the interval holds the threshold)"
-        rows.append([recipe, preset, statement, f"{value} {around}", f"{'≥' if op == '>=' else '≤'} {wanted}", verdict,
-                     f"{n:,.0f}", f"{len(seeds)}", content["commit"][:10]])  # fmt: skip
+        rows.append(
+            [
+                recipe,
+                preset,
+                statement,
+                f"{value} {around}",
+                f"{'≥' if op == '>=' else '≤'} {wanted}",
+                verdict,
+                f"{n:,.0f}",
+                f"{len(seeds)}",
+                content["commit"][:10],
+            ]
+        )
     return rows
 
 
@@ -101,14 +135,22 @@ def _bench(path: Path, content: dict[str, Any]) -> list[list[str]]:
         fraction = number(row["fraction_of_limit"])
         unit = row["unit"]
         hardware = row["hardware"]
-        rows.append([
-            row["name"], row["workload"], f"{short(number(row['ours']))} {unit}",
-            f"{short(number(row['peer']))} {unit} ({row['peer_name'] or 'peer'})" if row["peer"] is not None else "–",
-            f"{row['ratio']:.2f}×" if row["ratio"] is not None else "–",
-            f"{100 * fraction:.0f} % of {short(number(row['limit']))}" if fraction is not None else "–",
-            hardware if isinstance(hardware, str) else ", ".join(str(v) for v in hardware.values() if v is not None),
-            row["commit"][:10],
-        ])  # fmt: skip
+        rows.append(
+            [
+                row["name"],
+                row["workload"],
+                f"{short(number(row['ours']))} {unit}",
+                f"{short(number(row['peer']))} {unit} ({row['peer_name'] or 'peer'})"
+                if row["peer"] is not None
+                else "–",
+                f"{row['ratio']:.2f}×" if row["ratio"] is not None else "–",
+                f"{100 * fraction:.0f} % of {short(number(row['limit']))}" if fraction is not None else "–",
+                hardware
+                if isinstance(hardware, str)
+                else ", ".join(str(v) for v in hardware.values() if v is not None),
+                row["commit"][:10],
+            ]
+        )
     return rows
 
 
@@ -135,6 +177,15 @@ def results_table(folder: Path) -> str:
         columns = ["Recipe", "Preset", "Claim", "Measured [95 %]", "Threshold", "Verdict", "n", "Seeds", "Commit"]
         parts.append(_table(columns, claims, {3, 4, 6, 7}))
     if benches:
-        columns = ["Benchmark", "Workload", "Ours", "Peer", "Ratio (above 1: ours ahead)", "Share of the limit", "Hardware", "Commit"]
+        columns = [
+            "Benchmark",
+            "Workload",
+            "Ours",
+            "Peer",
+            "Ratio (above 1: ours ahead)",
+            "Share of the limit",
+            "Hardware",
+            "Commit",
+        ]
         parts.append(_table(columns, benches, {2, 3, 4, 5}))
     return "\n\n".join(parts) + ("\n" if parts else "")

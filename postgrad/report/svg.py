@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -21,9 +22,16 @@ MAX_POINTS = 500
 
 _NARROW, _BROAD = frozenset("ijlt.,:;|!'()[]{} f"), frozenset("mwMW%@…")
 _MARKERS = {
-    "m-base": "square", "m-sft": "circle", "m-rl": "diamond",
-    "s0": "circle", "s1": "diamond", "s2": "triangle", "s3": "square", "s4": "down", "s5": "circle",
-}  # fmt: skip
+    "m-base": "square",
+    "m-sft": "circle",
+    "m-rl": "diamond",
+    "s0": "circle",
+    "s1": "diamond",
+    "s2": "triangle",
+    "s3": "square",
+    "s4": "down",
+    "s5": "circle",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,9 @@ class _Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        low, high, value = (
+            (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def to(self, start: float, end: float) -> _Scale:
@@ -114,8 +124,8 @@ class _Scale:
 
 def _step(width: float, ticks: int) -> float:
     raw = width / max(1, ticks)
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+    power: float = 10.0 ** math.floor(math.log10(raw))
+    return next(power * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if power * m >= raw * 0.999)
 
 
 def _scale(values: Sequence[float], axis: Axis, *, pad: float) -> _Scale:
@@ -126,22 +136,24 @@ def _scale(values: Sequence[float], axis: Axis, *, pad: float) -> _Scale:
         return _Scale(low, high if high > low else low * 10, 0, 1, True)
     room = (high - low) * pad
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-12):
-        room = abs(high) * 0.1 or 0.5
-    return _Scale(max(low - room, min(axis.floor, low)) if axis.floor > -math.inf else low - room,
-                  min(high + room, max(axis.ceiling, high)) if axis.ceiling < math.inf else high + room, 0, 1)  # fmt: skip
+        room = abs(high) * 0.1 if abs(high) > 1e-100 else 0.5
+    return _Scale(
+        max(low - room, min(axis.floor, low)) if axis.floor > -math.inf else low - room,
+        min(high + room, max(axis.ceiling, high)) if axis.ceiling < math.inf else high + room,
+        0,
+        1,
+    )
 
 
 def _ticks(scale: _Scale, wanted: int, *, percent: bool) -> list[tuple[float, str]]:
     if scale.log:
-        low, high = round(math.log10(scale.low)), round(math.log10(scale.high))
-        every = max(1, math.ceil((high - low) / wanted))
-        return [(10.0**e, f"1e{e}".replace("-", text.MINUS)) for e in range(low, high + 1, every)]
+        first, final = round(math.log10(scale.low)), round(math.log10(scale.high))
+        every = max(1, math.ceil((final - first) / wanted))
+        return [(10.0**e, f"1e{e}".replace("-", text.MINUS)) for e in range(first, final + 1, every)]
     factor = 100 if percent else 1
     low, high = scale.low * factor, scale.high * factor
     step = _step(high - low, wanted)
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
-    if step / 10 ** math.floor(math.log10(step)) == 2.5:
-        places += 1
+    places = next((p for p in range(12) if abs(step * 10**p - round(step * 10**p)) < 1e-6 * step * 10**p), 12)
     result = []
     for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         value = i * step
@@ -182,10 +194,14 @@ def _label(x: float, y: float, content: str, anchor: str = "start", css: str = "
     return f'<text{kind} x="{_number(x)}" y="{_number(y)}"{place}>{escape(content)}</text>'
 
 
-def _frame(key: str, title: str, description: str, width: float, height: float, data: str, body: Sequence[str]) -> Markup:
+def _frame(
+    key: str, title: str, description: str, width: float, height: float, data: str, body: Sequence[str]
+) -> Markup:
     return Markup(
-        f'<svg class="chart" role="img" viewBox="0 0 {_number(width)} {_number(height)}" aria-labelledby="{key}-t {key}-d"{data}>'
-        f'<title id="{key}-t">{escape(title)}</title><desc id="{key}-d">{escape(description)}</desc>{"".join(body)}</svg>'
+        f'<svg class="chart" role="img" viewBox="0 0 {_number(width)} {_number(height)}"{data} '
+        f'aria-labelledby="{key}-t {key}-d">'
+        f'<title id="{key}-t">{escape(title)}</title><desc id="{key}-d">{escape(description)}</desc>'
+        f"{''.join(body)}</svg>"
     )
 
 
@@ -211,7 +227,7 @@ def _plot(x_scale: _Scale, y_scale: _Scale, x: Axis, y: Axis, width: float, heig
     if x_ticks:
         right = min(right, width - 4 - text_width(x_ticks[-1][1]) / 2)
     x_placed = x_scale.to(left, right)
-    body = [_label(4, top - 9, y.label, css="axis")]
+    body = [_label(4, top - 13, y.label, css="axis")]
     for value, label in y_ticks:
         py = y_placed(value)
         body.append(f'<path class="grid" d="M{_number(left)} {_number(py)}H{_number(right)}"/>')
@@ -272,7 +288,7 @@ def line_chart(
     legend, used = _legend(
         [(s.name, last(s.points[-1][1]) if last and s.points else "", s.style, s.markers) for s in series], width
     )
-    plot = _plot(_scale(xs, x, pad=0), _scale(ys, y, pad=0.06), x, y, width, height, used + 24)
+    plot = _plot(_scale(xs, x, pad=0), _scale(ys, y, pad=0.06), x, y, width, height, used + 27)
     body = [*legend, *plot.body]
     if zero:
         body.append(f'<path class="zero" d="M{_number(plot.x.start)} {_number(plot.y(0))}H{_number(plot.x.end)}"/>')
@@ -283,7 +299,8 @@ def line_chart(
             body.append(f'<g class="{s.style}"><polygon class="band" points="{_path(around)}"/></g>')
     for s in series:
         drawn = [(plot.x(a), plot.y(b)) for a, b in thin(s.points)]
-        marks = [f'<polyline class="{"faint" if s.smooth > 1 else "line"}" data-name="{escape(s.name)}" points="{_path(drawn)}"/>']
+        kind = "faint" if s.smooth > 1 else "line"
+        marks = [f'<polyline class="{kind}" data-name="{escape(s.name)}" points="{_path(drawn)}"/>']
         if s.smooth > 1:
             mean = [(plot.x(a), plot.y(b)) for a, b in thin(moving_mean(s.points, s.smooth), 120)]
             marks.append(f'<polyline class="line" points="{_path(mean)}"/>')
@@ -293,7 +310,65 @@ def line_chart(
     return _frame(key, title, description, width, height, plot.data, body)
 
 
-_PLACES = ((14, -10, "start"), (-14, -10, "end"), (14, 20, "start"), (-14, 20, "end"), (0, -34, "middle"), (0, 40, "middle"))
+_PLACES = (
+    (14, -10, "start"),
+    (-14, -10, "end"),
+    (14, 22, "start"),
+    (-14, 22, "end"),
+    (16, 2, "start"),
+    (-16, 2, "end"),
+    (14, -26, "start"),
+    (-14, -26, "end"),
+    (0, -32, "middle"),
+    (0, 30, "middle"),
+)
+"""Where a point's label may go, best first: from the point, in units of the drawing."""
+
+_Place = tuple[float, float]
+_Box = tuple[float, float, float, float]
+
+
+def _arrow(start: _Place, end: _Place) -> str:
+    """An arrow between two marks, short of both; nothing where they are too near to need one."""
+    (x0, y0), (x1, y1) = start, end
+    away = math.hypot(x1 - x0, y1 - y0)
+    if away <= 40:
+        return ""
+    ux, uy = (x1 - x0) / away, (y1 - y0) / away
+    tail, tip = (x0 + 13 * ux, y0 + 13 * uy), (x1 - 13 * ux, y1 - 13 * uy)
+    left, right = ((tip[0] - 7 * ux - s * 3.5 * uy, tip[1] - 7 * uy + s * 3.5 * ux) for s in (1, -1))
+    line = f'<polyline class="arrow" points="{_path([tail, tip])}"/>'
+    return f'{line}<polygon class="head" points="{_path([left, tip, right])}"/>'
+
+
+def _error_bars(p: Point, plot: _Plot) -> str:
+    px, py = plot.x(p.x), plot.y(p.y)
+    path = ""
+    if p.x_interval:
+        low, high = (_number(plot.x(v)) for v in p.x_interval)
+        path += f"M{low} {_number(py)}H{high}M{low} {_number(py - 4)}v8M{high} {_number(py - 4)}v8"
+    if p.y_interval:
+        low, high = (_number(plot.y(v)) for v in p.y_interval)
+        path += f"M{_number(px)} {low}V{high}M{_number(px - 4)} {low}h8M{_number(px - 4)} {high}h8"
+    return f'<path class="error" d="{path}"/>' if path else ""
+
+
+def _place(at: _Place, wide: float, taken: Sequence[_Box], room: _Box) -> tuple[float, float, str, _Box]:
+    """The label's place that covers least of what is there and leaves the room least: (x, y, anchor, its box)."""
+
+    def option(place: tuple[float, float, str]) -> tuple[float, float, str, _Box]:
+        dx, dy, anchor = place
+        x, y = at[0] + dx, at[1] + dy
+        left = {"start": x, "end": x - wide, "middle": x - wide / 2}[anchor]
+        return x, y, anchor, (left, y - 13, left + wide, y + 19)
+
+    def cost(candidate: tuple[float, float, str, _Box]) -> float:
+        x0, y0, x1, y1 = candidate[3]
+        covered = sum(x0 < t[2] and t[0] < x1 and y0 < t[3] and t[1] < y1 for t in taken)
+        outside = max(0.0, room[0] - x0) + max(0.0, room[1] - y0) + max(0.0, x1 - room[2]) + max(0.0, y1 - room[3])
+        return 10 * covered + 3 * outside
+
+    return min(map(option, _PLACES), key=cost)
 
 
 def scatter(
@@ -310,45 +385,22 @@ def scatter(
     """Named points with intervals both ways, joined in order by arrows: where each stage moved the model."""
     xs = [v for p in points for v in (p.x, *(p.x_interval or ()))]
     ys = [v for p in points for v in (p.y, *(p.y_interval or ()))]
-    plot = _plot(_scale(xs, x, pad=0.14), _scale(ys, y, pad=0.1), x, y, width, height, 26)
+    plot = _plot(_scale(xs, x, pad=0.14), _scale(ys, y, pad=0.1), x, y, width, height, 30)
     body = plot.body
     placed = [(plot.x(p.x), plot.y(p.y)) for p in points]
-    for (x0, y0), (x1, y1) in zip(placed, placed[1:], strict=False):
-        away = math.hypot(x1 - x0, y1 - y0)
-        if away > 40:
-            ux, uy = (x1 - x0) / away, (y1 - y0) / away
-            a, b = (x0 + 13 * ux, y0 + 13 * uy), (x1 - 13 * ux, y1 - 13 * uy)
-            wings = [(b[0] - 7 * ux - s * 3.5 * uy, b[1] - 7 * uy + s * 3.5 * ux) for s in (1, -1)]
-            body.append(f'<polyline class="arrow" points="{_path([a, b])}"/><polygon class="head" points="{_path([wings[0], b, wings[1]])}"/>')
     taken = [(px - 8, py - 8, px + 8, py + 8) for px, py in placed]
-    for (x0, y0), (x1, y1) in zip(placed, placed[1:], strict=False):
-        for i in range(1, 12):
-            cx, cy = x0 + (x1 - x0) * i / 12, y0 + (y1 - y0) * i / 12
-            taken.append((cx - 2, cy - 2, cx + 2, cy + 2))
-    for p, (px, py) in zip(points, placed, strict=True):
-        bars = ""
-        if p.x_interval:
-            a, b = plot.x(p.x_interval[0]), plot.x(p.x_interval[1])
-            bars += f"M{_number(a)} {_number(py)}H{_number(b)}M{_number(a)} {_number(py - 4)}v8M{_number(b)} {_number(py - 4)}v8"
-        if p.y_interval:
-            a, b = plot.y(p.y_interval[0]), plot.y(p.y_interval[1])
-            bars += f"M{_number(px)} {_number(a)}V{_number(b)}M{_number(px - 4)} {_number(a)}h8M{_number(px - 4)} {_number(b)}h8"
+    for a, b in pairwise(placed):
+        body.append(_arrow(a, b))
+        dots = max(1, int(math.dist(a, b) / 8))
+        along = [(a[0] + (b[0] - a[0]) * i / dots, a[1] + (b[1] - a[1]) * i / dots) for i in range(1, dots)]
+        taken += [(cx - 2, cy - 2, cx + 2, cy + 2) for cx, cy in along]
+    for p, at in zip(points, placed, strict=True):
         wide = max(text_width(p.name, 14), text_width(p.note))
-        best: tuple[float, float, float, str, tuple[float, float, float, float]] | None = None
-        for dx, dy, anchor in _PLACES:
-            lx = px + dx
-            left = lx if anchor == "start" else lx - wide if anchor == "end" else lx - wide / 2
-            box = (left, py + dy - 13, left + wide, py + dy + 19)
-            clash = sum(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken)
-            outside = max(0.0, plot.x.start - left) + max(0.0, left + wide - width) + max(0.0, 14 - box[1]) + max(0.0, box[3] - plot.y.start)
-            cost = 10 * clash + outside
-            if best is None or cost < best[0]:
-                best = (cost, lx, py + dy, anchor, box)
-        assert best is not None
-        taken.append(best[4])
+        lx, ly, anchor, box = _place(at, wide, taken, (plot.x.start, 14, width, plot.y.start))
+        taken.append(box)
         body.append(
-            f'<g class="{p.style}"><path class="error" d="{bars}"/>{_marker(_MARKERS.get(p.style, "circle"), px, py, 5.5)}'
-            f"{_label(best[1], best[2], p.name, best[3], 'name')}{_label(best[1], best[2] + 15, p.note, best[3])}</g>"
+            f'<g class="{p.style}">{_error_bars(p, plot)}{_marker(_MARKERS.get(p.style, "circle"), *at, 5)}'
+            f"{_label(lx, ly, p.name, anchor, 'name')}{_label(lx, ly + 15, p.note, anchor)}</g>"
         )
     return _frame(key, title, description, width, height, "", body)
 

@@ -29,8 +29,8 @@ def _picture(match: re.Match[str]) -> str:
 def visible(text: str, limit: int = 2000) -> str:
     """At most about `limit` characters of `text`, every acting or invisible one shown.
 
-    Example: visible("a\\x1b[31mb") == "a␛[31mb"; a longer text keeps two thirds of the limit from its start and one third
-    from its end, around "… 9,998,000 characters cut …".
+    Example: visible("a\\x1b[31mb") == "a␛[31mb"; a longer text keeps two thirds of the limit from its start and one
+    third from its end, around "… 9,998,000 characters cut …".
     """
     if len(text) > limit:
         head, tail = limit - limit // 3, limit // 3
@@ -40,7 +40,7 @@ def visible(text: str, limit: int = 2000) -> str:
 
 
 def short(value: float | None, digits: int = 3) -> str:
-    """Three significant digits: 0.0013, 0.412, 143, 1,234, 3.2e−5; a dash where there is no number."""
+    """Up to three significant digits: 0.0013, 0.412, 143, 1,234, 3.2e−5; a dash where there is no number."""
     if value is None:
         return "–"
     if not math.isfinite(value):
@@ -56,7 +56,8 @@ def short(value: float | None, digits: int = 3) -> str:
     if size >= 10 ** (digits - 1) or (value == int(value) and size >= 10):
         return f"{value:,.0f}".replace("-", MINUS)
     places = max(0, digits - 1 - math.floor(math.log10(size)))
-    return f"{value:,.{places}f}".replace("-", MINUS)
+    shown = f"{value:,.{places}f}"
+    return (shown.rstrip("0").rstrip(".") if "." in shown else shown).replace("-", MINUS)
 
 
 def count(value: float | None) -> str:
