@@ -26,7 +26,7 @@ class Failed(RuntimeError):
     """The run cannot go on, and the message says why and what to change. Exit code 1."""
 
 
-class Preempted(Exception):  # noqa: N818  not an error: the run saved itself and can go on
+class Preempted(Exception):
     """The run was asked to stop, saved itself, and can be resumed. Exit code 75, or 130 for Ctrl-C."""
 
 
@@ -49,7 +49,11 @@ class Run:
         from postgrad.config import dump_yaml
 
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            hint = f"continue it with `postgrad resume {out}`" if (out / "manifest.json").is_file() else "choose another --out"
+            hint = (
+                f"continue it with `postgrad resume {out}`"
+                if (out / "manifest.json").is_file()
+                else "choose another --out"
+            )
             raise ValueError(f"{out} already exists and is not empty: {hint}")
         out.mkdir(parents=True, exist_ok=True)
         manifest = {
@@ -72,7 +76,9 @@ class Run:
     def open(cls, folder: Path) -> Run:
         """An existing run. Raises ValueError where the folder is none."""
         if not (folder / "manifest.json").is_file():
-            raise ValueError(f"{folder} is not a run's folder (it has no manifest.json): give the --out of an earlier `postgrad run`")
+            raise ValueError(
+                f"{folder} is not a run's folder (it has no manifest.json): give the --out of an earlier `postgrad run`"
+            )
         return cls(folder, json.loads((folder / "manifest.json").read_text()))
 
     @property
@@ -89,11 +95,15 @@ class Run:
         Arguments with a JSON form are fingerprinted. A finished stage whose arguments have changed since is an error:
         what follows would mix two configurations.
         """
-        fingerprint = hashlib.sha256(json.dumps([_jsonable(a) for a in arguments], sort_keys=True).encode()).hexdigest()[:16]
+        fingerprint = hashlib.sha256(
+            json.dumps([_jsonable(a) for a in arguments], sort_keys=True).encode()
+        ).hexdigest()[:16]
         stages = self.stages()
         known = stages.get(name)
         if known and known["fingerprint"] != fingerprint:
-            raise Failed(f"stage {name!r} of {self.folder} was run with other arguments: start a new run in an empty folder")
+            raise Failed(
+                f"stage {name!r} of {self.folder} was run with other arguments: start a new run in an empty folder"
+            )
         if known and known["status"] == "done":
             return known["result"]
         seconds_before = known["seconds"] if known else 0.0
@@ -112,7 +122,10 @@ class Run:
         write_json(self.folder / "stages.json", {**self.stages(), name: record})
 
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
-        self._append("metrics.jsonl", {"stage": stage, "step": step, "time": round(time.monotonic() - self._started, 3), **numbers})
+        self._append(
+            "metrics.jsonl",
+            {"stage": stage, "step": step, "time": round(time.monotonic() - self._started, 3), **numbers},
+        )
 
     def event(self, stage: str, step: int, level: Literal["info", "warning", "alarm"], message: str) -> None:
         self._append("events.jsonl", {"stage": stage, "step": step, "level": level, "message": message})
@@ -188,7 +201,12 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         named = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"], cwd=here, capture_output=True, text=True, timeout=10, check=False
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
@@ -199,7 +217,9 @@ def hardware() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     gpu = None
     if "torch" in sys.modules and (torch := sys.modules["torch"]).cuda.is_available():

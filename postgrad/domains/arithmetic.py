@@ -1,12 +1,12 @@
 """Verbose arithmetic: chains of operations modulo 10 with exact answers and needlessly long traces.
 
-A problem is a chain of `steps` operations on single digits, worked from left to right:
+A problem is a chain of numbered operations on single digits, worked in their order, phrased in one of two ways:
 
-    ((7+5)*3)-4 mod 10        take 7 then +5 then *3 then -4 mod 10
+    take 7 (1)+5 (2)*3 (3)-4 mod 10        (1)+5 (2)*3 (3)-4 of 7 mod 10
 
 and a teacher's trace works it step by step, checking each step again a geometrically distributed number of times:
 
-    <think>7+5=2; wait 7+5=2;2*3=6;6-4=2;\\boxed{2}</think>
+    <think>(1)7+5=2 wait (1)7+5=2(2)2*3=6(3)6-4=2\\boxed{2}</think>
 
 The checks never find an error, so they are pure cost: what stage two of the recipe should learn to leave out.
 
@@ -29,13 +29,15 @@ from postgrad.records import Message, Problem
 Split = Literal["train", "validation", "test"]
 MODULUS = 10
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
-PHRASINGS = ("brackets", "chain")
+PHRASINGS = ("take", "of")
+LONGEST = 6
+"""Operations that have a number of their own in the tokenizer."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-FIELDS = ("<think>", "</think>", "\\boxed{", " wait ", "take ", " then ", " mod 10", "user", "assistant", "system")
+FIELDS = ("<think>", "</think>", "\\boxed{", " wait", "take ", " of ", " mod 10", "user", "assistant", "system")
 
 
 def split_of(key: str) -> Split:
@@ -72,15 +74,20 @@ def problems(split: Split, count: int, *, min_steps: int, max_steps: int, seed: 
 
 def _problem(phrasing: str, digits: list[int], operators: str) -> Problem:
     tail = list(zip(operators, digits[1:], strict=True))
-    if phrasing == "brackets":
-        text = "(" * (len(tail) - 1) + str(digits[0])
-        text += ")".join(f"{op}{digit}" for op, digit in tail)
-    else:
-        text = f"take {digits[0]}" + "".join(f" then {op}{digit}" for op, digit in tail)
-    text += " mod 10"
+    numbered = "".join(f"{_number(place)}{op}{digit}" for place, (op, digit) in enumerate(tail))
+    text = (f"take {digits[0]}{numbered}" if phrasing == "take" else f"{numbered} of {digits[0]}") + " mod 10"
     chain = [str(digits[0]), *(f"{op}{digit}" for op, digit in tail)]
     labels = {"steps": str(len(tail)), "phrasing": phrasing, "operators": operators, "chain": " ".join(chain)}
-    return Problem(f"{phrasing}:{' '.join(chain)}", (Message("user", text),), gold=str(list(_steps(labels["chain"]))[-1][3]), labels=labels)
+    return Problem(
+        f"{phrasing}:{' '.join(chain)}",
+        (Message("user", text),),
+        gold=str(list(_steps(labels["chain"]))[-1][3]),
+        labels=labels,
+    )
+
+
+def _number(place: int) -> str:
+    return f" ({place + 1})"
 
 
 def _steps(chain: str) -> Iterator[tuple[int, str, int, int]]:
@@ -100,9 +107,9 @@ def traces(problem: Problem, count: int, *, recheck: float, seed: int) -> list[s
     written = []
     for _ in range(count):
         parts = []
-        for left, op, right, result in _steps(problem.labels["chain"]):
-            step = f"{left}{op}{right}={result};"
-            parts.append(step + f" wait {step}" * int(rng.geometric(1 - recheck) - 1))
+        for place, (left, op, right, result) in enumerate(_steps(problem.labels["chain"])):
+            step = f"{_number(place)}{left}{op}{right}={result}"
+            parts.append(step + f" wait{step}" * int(rng.geometric(1 - recheck) - 1))
         written.append(f"<think>{''.join(parts)}\\boxed{{{problem.gold}}}</think>")
     return written
 
@@ -116,8 +123,14 @@ def tokenizer() -> Any:
     core = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    core.add_tokens([AddedToken(field, normalized=False) for field in FIELDS])
-    core.add_special_tokens([AddedToken(token, normalized=False) for token in ("<|im_start|>", "<|im_end|>", "<|pad|>")])
+    core.add_tokens([AddedToken(field, normalized=False) for field in (*FIELDS, *map(_number, range(LONGEST)))])
+    core.add_special_tokens(
+        [AddedToken(token, normalized=False) for token in ("<|im_start|>", "<|im_end|>", "<|pad|>")]
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>", chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -40,7 +39,9 @@ class Model(Settings):
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
         if (self.path is None) == (self.scratch is None):
-            raise ValueError("give exactly one of model.path (a folder or hub id) and model.scratch (a shape to train from nothing)")
+            raise ValueError(
+                "give exactly one of model.path (a folder or hub id) and model.scratch (a shape to train from nothing)"
+            )
         return self
 
 
@@ -53,7 +54,9 @@ class Arithmetic(Settings):
     min_steps: PositiveInt = 2
     max_steps: PositiveInt = 5
     recheck: float = Field(0.45, ge=0, lt=1, description="probability of one more redundant check after each step")
-    traces: PositiveInt = Field(2, description="correct traces written for each problem, for the selection to choose from")
+    traces: PositiveInt = Field(
+        2, description="correct traces written for each problem, for the selection to choose from"
+    )
 
 
 class Files(Settings):
@@ -69,9 +72,13 @@ class Selection(Settings):
     """The recipe's choice of hard problems (spec 3.1)."""
 
     min_trace_tokens: int = Field(0, ge=0, description="keep problems whose trace is longer than this")
-    max_pass_rate: float = Field(1.0, ge=0, le=1, description="keep problems solved at most this often, where the rate is known")
+    max_pass_rate: float = Field(
+        1.0, ge=0, le=1, description="keep problems solved at most this often, where the rate is known"
+    )
     min_pass_rate: float = Field(0.0, ge=0, le=1)
-    choose: Literal["shortest", "longest", "random"] = Field("shortest", description="which correct trace of a problem to keep")
+    choose: Literal["shortest", "longest", "random"] = Field(
+        "shortest", description="which correct trace of a problem to keep"
+    )
     decontaminate: bool = Field(True, description="leave out training rows that overlap the test problems")
 
 
@@ -96,7 +103,9 @@ class Evaluation(Settings):
     min_p: float = Field(0.0, ge=0, lt=1)
     batch_size: PositiveInt = Field(256, description="sequences decoded at once")
     bootstrap: PositiveInt = Field(10_000, description="resamples behind each interval")
-    budgets: tuple[float, ...] = Field((1.0, 0.75, 0.5, 0.37, 0.25), description="token budgets, as shares of the 95th percentile of length after SFT")
+    budgets: tuple[float, ...] = Field(
+        (1.0, 0.75, 0.5, 0.37, 0.25), description="token budgets, as shares of the 95th percentile of length after SFT"
+    )
     max_accuracy_loss: PositiveFloat = Field(0.02, description="the claim: accuracy falls by no more than this")
     min_token_drop: PositiveFloat = Field(0.2, description="the claim: mean tokens fall by at least this share")
     min_sft_accuracy: PositiveFloat = Field(0.8, description="the claim: pass@1 after SFT")
@@ -153,17 +162,22 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     )
     examples = list(selected.examples)
     counts: dict[str, Any] = {"selection": {name: getattr(selected.counts, name) for name in selected.counts.__slots__}}
-    for name, rows in (("sft", examples), ("rl", rl)):
-        found = overlap.overlap(rows, test)
+    for name, found in {"sft": overlap.overlap(examples, test), "rl": overlap.overlap(rl, test)}.items():
         counts[f"overlap_{name}_test"] = {str(kind): matches for kind, matches in found.counts().items()}
-        if chosen.decontaminate:
-            rows[:] = overlap.apart(rows, found)  # type: ignore[assignment]  # each list keeps its own kind
-    golds = {name: gold.keep_checkable(rows, maths.boxed) for name, rows in (("rl", rl), ("validation", validation), ("test", test))}
+    if chosen.decontaminate:
+        examples = overlap.apart(examples, overlap.overlap(examples, test))
+        rl = overlap.apart(rl, overlap.overlap(rl, test))
+    golds = {
+        name: gold.keep_checkable(rows, maths.boxed)
+        for name, rows in (("rl", rl), ("validation", validation), ("test", test))
+    }
     for name, checked in golds.items():
         for rejected in checked.rejected:
             run.event("data", 0, "warning", f"{name}: problem {rejected.problem.id!r} left out: {rejected.reason}")
         if not checked.kept:
-            raise ValueError(f"no {name} problem has a gold answer that can be checked: see events.jsonl for the reason of each")
+            raise ValueError(
+                f"no {name} problem has a gold answer that can be checked: see events.jsonl for the reason of each"
+            )
     if config.sft and not examples:
         raise ValueError(f"no example is left for stage one after selection ({selected.counts}): loosen data.selection")
 
@@ -188,7 +202,11 @@ def make_base(config: Config, run: Run) -> str:
     assert config.model.scratch is not None, "Model has exactly one origin"
     tokenizer = _scratch_tokenizer()
     made = models.from_scratch(
-        config.model.scratch.model_dump(), tokenizer, seed=config.seed, dtype=_dtype(config), device=models.resolve_device("cpu")
+        config.model.scratch.model_dump(),
+        tokenizer,
+        seed=config.seed,
+        dtype=_dtype(config),
+        device=models.resolve_device("cpu"),
     )
     folder = run.folder / "checkpoints" / "base"
     made.save_pretrained(folder)
@@ -205,10 +223,17 @@ def supervise(config: Config, run: Run, base: str) -> str:
     examples = list(read_jsonl(Example, run.folder / "data/sft.jsonl"))
     # Validation traces cost no test problem: problems kept out of both stages, with their references as responses.
     validation = _problems(run, "validation")
-    held_out = [Example(problem.prompt, problem.reference, id=problem.id) for problem in validation if problem.reference]
+    held_out = [
+        Example(problem.prompt, problem.reference, id=problem.id) for problem in validation if problem.reference
+    ]
     documents, dropped = source.supervised(tokenizer, examples, config.sft)
     if dropped:
-        run.event("sft", 0, "warning", f"{dropped} examples are longer than sft.max_length={config.sft.max_length} and were left out")
+        run.event(
+            "sft",
+            0,
+            "warning",
+            f"{dropped} examples are longer than sft.max_length={config.sft.max_length} and were left out",
+        )
     packed = source.Packed(documents, config.sft, seed=config.seed)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:
@@ -247,7 +272,15 @@ def shorten(config: Config, run: Run, start: str) -> str:
     )
     credit = advantage.group_std if rl.scale_rewards == "group" else advantage.group_mean
     rollouts = source.Rollouts(
-        problems, Engine(tokenizer, sampling, seed=config.seed), maths.boxed, rewards, credit, rl, tokenizer, seed=config.seed, reference=reference
+        problems,
+        Engine(tokenizer, sampling, seed=config.seed),
+        maths.boxed,
+        rewards,
+        credit,
+        rl,
+        tokenizer,
+        seed=config.seed,
+        reference=reference,
     )
     objective = loss.policy(
         epsilon_low=rl.epsilon, epsilon_high=rl.epsilon_high or rl.epsilon, beta=rl.beta, temperature=rl.temperature
@@ -284,11 +317,20 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
         benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", grades[name])
     how: dict[str, Any] = {"resamples": config.eval.bootstrap, "seed": config.seed}
     scores = {name: benchmark.score(rows, _vote, **how) for name, rows in grades.items()}
-    compared = {(a, b): benchmark.compare(grades[a], grades[b], **how) for a, b in (("base", "sft"), ("sft", "rl")) if a in grades}
+    compared = {
+        (a, b): benchmark.compare(grades[a], grades[b], **how)
+        for a, b in (("base", "sft"), ("sft", "rl"))
+        if a in grades
+    }
     lengths = sorted(len(item.trace.token_ids) for row in grades["sft"] for item in row)
     longest = lengths[int(0.95 * (len(lengths) - 1))]
     budgets = benchmark.budget_comparison(
-        grades["sft"], grades["rl"], {max(1, round(share * longest)) for share in config.eval.budgets}, maths.boxed, sampler.truncate, **how
+        grades["sft"],
+        grades["rl"],
+        {max(1, round(share * longest)) for share in config.eval.budgets},
+        maths.boxed,
+        sampler.truncate,
+        **how,
     )
     run.write_rows("evals/samples.jsonl", _side_by_side(tokenizer, grades))
     stages = run.stages()
@@ -311,8 +353,20 @@ def _claims(config: Config, sft: Any, change: Any) -> list[dict[str, Any]]:
     """Thresholds come from the config, which was written before the run."""
     goal = config.eval
     rows = [
-        ("sft_accuracy", "pass@1 after SFT, held-out problems", sft.accuracy, sft.accuracy.value, goal.min_sft_accuracy),
-        ("tokens_drop", "share of mean tokens that GRPO saves", change.token_drop, change.token_drop.value, goal.min_token_drop),
+        (
+            "sft_accuracy",
+            "pass@1 after SFT, held-out problems",
+            sft.accuracy,
+            sft.accuracy.value,
+            goal.min_sft_accuracy,
+        ),
+        (
+            "tokens_drop",
+            "share of mean tokens that GRPO saves",
+            change.token_drop,
+            change.token_drop.value,
+            goal.min_token_drop,
+        ),
         (
             "accuracy_change",
             "change of accuracy by GRPO; the lower end of its interval is what must reach the threshold",
@@ -347,15 +401,20 @@ def _arithmetic(config: Config) -> tuple[list[Any], list[Problem], list[Problem]
     wanted = config.data.arithmetic
 
     def problems(split: arithmetic.Split, count: int) -> list[Problem]:
-        return arithmetic.problems(split, count, min_steps=wanted.min_steps, max_steps=wanted.max_steps, seed=config.seed)
+        return arithmetic.problems(
+            split, count, min_steps=wanted.min_steps, max_steps=wanted.max_steps, seed=config.seed
+        )
 
     def traces(problem: Problem, count: int) -> list[str]:
         return arithmetic.traces(problem, count, recheck=wanted.recheck, seed=config.seed)
 
     train = problems("train", wanted.train)
-    validation = [replace(problem, reference=traces(problem, 1)[0]) for problem in problems("validation", wanted.validation)]
+    validation = [
+        replace(problem, reference=traces(problem, 1)[0]) for problem in problems("validation", wanted.validation)
+    ]
     candidates = [
-        Candidate(problem, written := tuple(traces(problem, wanted.traces)), (None,) * len(written)) for problem in train
+        Candidate(problem, written := tuple(traces(problem, wanted.traces)), (None,) * len(written))
+        for problem in train
     ]
     return candidates, list(train), validation, problems("test", wanted.test)
 
@@ -402,7 +461,9 @@ def _load(config: Config, run: Run, path: str) -> tuple[Any, Any]:
     from postgrad.train import model as models
 
     folder = str(run.folder / path) if (run.folder / path / "config.json").is_file() else path
-    return models.load(folder, dtype=_dtype(config), device=models.resolve_device(config.model.device)), models.load_tokenizer(folder)
+    return models.load(
+        folder, dtype=_dtype(config), device=models.resolve_device(config.model.device)
+    ), models.load_tokenizer(folder)
 
 
 def _engine(config: Config, tokenizer: Any) -> Any:
@@ -410,7 +471,11 @@ def _engine(config: Config, tokenizer: Any) -> Any:
 
     wanted = config.eval
     sampling = Sampling(
-        max_tokens=wanted.max_tokens, temperature=wanted.temperature, top_p=wanted.top_p, min_p=wanted.min_p, slots=wanted.batch_size
+        max_tokens=wanted.max_tokens,
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        min_p=wanted.min_p,
+        slots=wanted.batch_size,
     )
     # Another stream than training's, so that measuring never sees the uniforms of a rollout.
     return Engine(tokenizer, sampling, seed=config.seed + 1)
@@ -425,7 +490,9 @@ def _sampled(config: Config, model: Any, tokenizer: Any, problems: Sequence[Prob
     sampler.follow(model, step)
     found = benchmark.score(benchmark.grade(sampler, maths.boxed, problems, 1), resamples=100)
     if found.accuracy is None or found.tokens is None:
-        raise Failed(f"none of {len(problems)} validation traces could be checked: run `postgrad doctor`, and look at the gold answers")
+        raise Failed(
+            f"none of {len(problems)} validation traces could be checked: run `postgrad doctor`, and look at the gold answers"
+        )
     return {"eval_accuracy": found.accuracy.value, "eval_tokens": found.tokens.value}
 
 

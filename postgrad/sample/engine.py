@@ -131,11 +131,16 @@ class Engine:
         self.seed = seed
         self.model: Any = None
         self.step = 0
-        self.report: Callable[[int, int], None] = lambda done, total: None
-        """Called as sequences finish; the caller may replace it to show progress."""
+        self.stops: set[int] = set()
+        """Tokens that end a trace: the tokenizer's end of sequence and what the model's generation config adds."""
+        self.report: Callable[[int, int], object] = _ignore
+        """Told how many of how many traces are finished; the caller may replace it to show progress."""
 
     def follow(self, model: Any, step: int) -> None:
         self.model, self.step = model, step
+        named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        others = named if isinstance(named, list) else [named]
+        self.stops = {self.tokenizer.eos_token_id} | {token for token in others if token is not None}
 
     def sample(self, problems: Sequence[Problem], n: int) -> list[list[Trace]]:
         if self.model is None:
@@ -159,14 +164,19 @@ class Engine:
                     self._decode(cache, running, device)
                 finished += _leave(cache, running)
                 self.report(finished, len(everyone))
-        return [[self._trace(problems[one.problem], one) for one in everyone[start : start + n]] for start in range(0, len(everyone), n)]
+        return [
+            [self._trace(problems[one.problem], one) for one in everyone[start : start + n]]
+            for start in range(0, len(everyone), n)
+        ]
 
     def truncate(self, trace: Trace, tokens: int) -> Trace:
         """The trace as it would have been under a budget of `tokens`: same tokens, cut."""
         if len(trace.token_ids) <= tokens:
             return trace
         ids = trace.token_ids[:tokens]
-        return replace(trace, token_ids=ids, logprobs=trace.logprobs[:tokens], text=self._decode_text(ids), finish="length")
+        return replace(
+            trace, token_ids=ids, logprobs=trace.logprobs[:tokens], text=self._decode_text(ids), finish="length"
+        )
 
     def _sequences(self, problems: Sequence[Problem], n: int) -> list[_Sequence]:
         sequences = []
@@ -205,7 +215,9 @@ class Engine:
         self._pick(running, self._logits(ids_B, positions_B, everyone_B, _Decode(cache, positions_B)))
 
     def _logits(self, ids_T: Tensor, positions_T: Tensor, keep: Tensor, layout: Any) -> Tensor:
-        out = self.model(input_ids=ids_T[None], position_ids=positions_T[None], logits_to_keep=keep, use_cache=False, layout=layout)
+        out = self.model(
+            input_ids=ids_T[None], position_ids=positions_T[None], logits_to_keep=keep, use_cache=False, layout=layout
+        )
         logits: Tensor = out.logits[0]
         return logits
 
@@ -216,7 +228,7 @@ class Engine:
         for one, token, logprob in zip(sequences, ids_B.tolist(), logprobs_B.tolist(), strict=True):
             one.ids.append(token)
             one.logprobs.append(logprob)
-            if token == self.tokenizer.eos_token_id:
+            if token in self.stops:
                 one.finish = "stop"
             elif len(one.ids) == self.sampling.max_tokens:
                 one.finish = "length"
@@ -226,9 +238,13 @@ class Engine:
         return Trace(problem.id, self._decode_text(one.ids), tuple(one.ids), tuple(one.logprobs), one.finish)
 
     def _decode_text(self, ids: Sequence[int]) -> str:
-        kept = [token for token in ids if token != self.tokenizer.eos_token_id]
+        kept = [token for token in ids if token not in self.stops]
         text: str = self.tokenizer.decode(kept, skip_special_tokens=False)
         return text
+
+
+def _ignore(done: int, total: int) -> None:
+    pass
 
 
 def _leave(cache: _Cache, running: list[_Sequence]) -> int:
@@ -270,7 +286,7 @@ def _filtered(probabilities_BV: Tensor, sampling: Sampling) -> Tensor:
     """Top-k, then top-p, then min-p, each of what the one before left; the most probable token always stays."""
     if not sampling.top_k and sampling.top_p == 1 and not sampling.min_p:
         return probabilities_BV
-    sorted_BV, order_BV = probabilities_BV.sort(-1, descending=True, stable=True)
+    sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k:
         sorted_BV = sorted_BV.clone()
         sorted_BV[:, sampling.top_k :] = 0

@@ -78,7 +78,8 @@ def pack(documents: Sequence[Document], *, count: float) -> Batch:
     trained_K = np.flatnonzero(weights_T)
     names = documents[0].streams.keys()
     streams = {
-        name: torch.from_numpy(np.concatenate([document.streams[name] for document in documents])[trained_K]) for name in names
+        name: torch.from_numpy(np.concatenate([document.streams[name] for document in documents])[trained_K])
+        for name in names
     }
     return Batch(
         input_ids_T=torch.from_numpy(ids_T),

@@ -29,7 +29,13 @@ from postgrad.run import Failed, write_json, write_text
 
 
 def save(
-    folder: Path, step: int, *, model: PreTrainedModel, tokenizer: Any, optimizer: torch.optim.Optimizer, trainer: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    *,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    optimizer: torch.optim.Optimizer,
+    trainer: Mapping[str, Any],
 ) -> Path:
     """Write `folder/step-<step>`; returns it. Raises Failed, with the older checkpoints untouched, where the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,9 +66,14 @@ def _disk_errors(temporary: Path, final: Path) -> Iterator[None]:
         yield
     # safetensors reports a full disk as an error of its own, with the system's words in its text.
     except Exception as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
-            words in str(error) for words in ("No space left", "os error 28", "File too large", "os error 27", "Disk quota")
-        ) or (isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error))
+        full = (
+            getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            or any(
+                words in str(error)
+                for words in ("No space left", "os error 28", "File too large", "os error 27", "Disk quota")
+            )
+            or (isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error))
+        )
         shutil.rmtree(temporary, ignore_errors=True)
         if not full:
             raise
@@ -104,11 +115,12 @@ def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def best(folder: Path) -> Path:
-    """The checkpoint with the highest validation score, by what the newest one knows."""
+    """The checkpoint with the highest validation score, by what the newest one knows; itself where none was validated."""
     newest = latest(folder)
     if newest is None:
         raise ValueError(f"{folder} holds no whole checkpoint")
-    return folder / f"step-{trainer_state(newest)['best_step']:06d}"
+    step = trainer_state(newest)["best_step"]
+    return newest if step is None else folder / f"step-{step:06d}"
 
 
 def prune(folder: Path, keep: int) -> None:

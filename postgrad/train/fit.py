@@ -63,7 +63,8 @@ def fit(
 
     # Once: go on from where an earlier process stopped.
     taken, tokens = 0, 0
-    best_step, best_score = 0, -math.inf
+    best_step: int | None = None
+    best_score: float | None = None
     saved = checkpoint.latest(folder)
     if saved is not None:
         state = checkpoint.trainer_state(saved)
@@ -90,7 +91,7 @@ def fit(
         if taken % settings.eval_steps == 0 or taken == settings.last_step:
             measured = validate(model, taken)
             numbers |= measured
-            if measured["eval_score"] > best_score:
+            if best_score is None or measured["eval_score"] > best_score:
                 best_step, best_score = taken, measured["eval_score"]
         run.log(stage, taken, numbers)
         if step.rows:
@@ -100,10 +101,14 @@ def fit(
         # Save when due, when this is the best so far, at the end, and when asked to stop.
         if taken == best_step or taken % settings.save_steps == 0 or taken == settings.last_step or run.stop_requested:
             trainer = {"tokens": tokens, "best_step": best_step, "best_score": best_score, "source": feed.state()}
-            saved = checkpoint.save(folder, taken, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=trainer)
+            saved = checkpoint.save(
+                folder, taken, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=trainer
+            )
             checkpoint.prune(folder, settings.save_total_limit)
         if run.stop_requested and taken < settings.last_step:
-            raise Preempted(f"stopped by {run.stop_requested} after step {taken} of {settings.last_step} of {stage}; saved in {saved}")
+            raise Preempted(
+                f"stopped by {run.stop_requested} after step {taken} of {settings.last_step} of {stage}; saved in {saved}"
+            )
     run.progress.finish()
     assert saved is not None, "settings.last_step is at least 1, so the last step was saved"
     return Fitted(saved, checkpoint.best(folder))
@@ -125,7 +130,7 @@ def update(
     losses = []
     for batch in batches:
         summed = objective(model, batch)
-        (summed.total / count).backward()  # type: ignore[no-untyped-call]
+        (summed.total / count).backward()
         losses.append(summed)
     model.eval()
     total = sum(float(one.total.detach()) for one in losses) / count
@@ -146,7 +151,12 @@ def update(
     for one in losses:
         for name, value in one.sums.items():
             sums[name] = sums.get(name, 0.0) + float(value)
-    return {"loss": total, "grad_norm": norm, "learning_rate": rate} | {name: value / trained for name, value in sums.items()}
+    peaks = {name: max(float(one.peaks[name]) for one in losses) for name in losses[0].peaks}
+    return (
+        peaks
+        | {"loss": total, "grad_norm": norm, "learning_rate": rate}
+        | {name: value / trained for name, value in sums.items()}
+    )
 
 
 @torch.no_grad()
@@ -154,7 +164,9 @@ def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int
     """Mean nats per trained token over documents, in packs of about `tokens`."""
     device = next(model.parameters()).device
     total, count = 0.0, 0.0
-    for row in source.best_fit([len(document.ids) for document in documents], max(tokens, *(len(d.ids) for d in documents))):
+    for row in source.best_fit(
+        [len(document.ids) for document in documents], max(tokens, *(len(d.ids) for d in documents))
+    ):
         members = [documents[index] for index in row]
         batch = pack(members, count=float(sum(document.weights.sum() for document in members)))
         total += float(loss.likelihood(model, batch.to(device)).total)

@@ -7,7 +7,7 @@ and a count. So every objective here works under every normalisation and under a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class LossSum:
     """Unweighted, detached: what names the token when something is not finite."""
     sums: dict[str, Tensor]
     """For the log, detached: sums over trained tokens. `fit` divides by the step's number of trained tokens."""
+    peaks: dict[str, Tensor] = field(default_factory=dict)
+    """For the log, detached: largest values, of which `fit` takes the largest."""
 
 
 Objective = Callable[[torch.nn.Module, Batch], LossSum]
@@ -44,12 +46,17 @@ def policy(*, epsilon_low: float, epsilon_high: float, beta: float, temperature:
 
     GRPO: arXiv 2402.03300; the higher upper bound: DAPO, arXiv 2503.14476; k3: Schulman, "Approximating KL divergence".
     Streams: `advantages`; `old_logprobs` where several steps share a rollout (without it the policy is its own old one and
-    the ratio is 1 with gradient); `ref_logprobs` where beta > 0.
+    the ratio is 1 with gradient); `ref_logprobs` where beta > 0; `sampled_logprobs`, the engine's own, to measure its
+    agreement with the trainer.
     """
 
     def objective(model: torch.nn.Module, batch: Batch) -> LossSum:
         return policy_loss(
-            score(model, batch, temperature=temperature), batch, epsilon_low=epsilon_low, epsilon_high=epsilon_high, beta=beta
+            score(model, batch, temperature=temperature),
+            batch,
+            epsilon_low=epsilon_low,
+            epsilon_high=epsilon_high,
+            beta=beta,
         )
 
     return objective
@@ -75,7 +82,9 @@ def policy_loss(scores: Scores, batch: Batch, *, epsilon_low: float, epsilon_hig
         k3_K = log_ratio_K.exp() - log_ratio_K - 1
         losses_K = losses_K + beta * k3_K
         sums["kl"] = k3_K.detach().sum()
+    peaks = {}
     if "sampled_logprobs" in batch.streams_K:
         difference_K = (batch.streams_K["sampled_logprobs"] - logprobs_K.detach()).abs()
         sums["sampling/sampling_logp_difference/mean"] = difference_K.sum()
-    return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), sums)
+        peaks["sampling/sampling_logp_difference/max"] = difference_K.max()
+    return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), sums, peaks)

@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging
 
 from postgrad import attention
+
+# The run has a live display of its own; a second writer would tear it.
+logging.disable_progress_bar()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -16,7 +20,9 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"model.device is {name!r} and torch {torch.__version__} sees no CUDA device: use cpu or auto, or run `postgrad doctor`")
+        raise ValueError(
+            f"model.device is {name!r} and torch {torch.__version__} sees no CUDA device: use cpu or auto, or run `postgrad doctor`"
+        )
     return device
 
 
@@ -24,31 +30,43 @@ def load(path: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedMo
     """A causal LM ready for postgrad's attention. Raises ValueError for a folder that holds no model."""
     folder = Path(path)
     if folder.exists() and not (folder / "config.json").is_file():
-        raise ValueError(f"{path} has no config.json, so it is not a Hugging Face model folder: give the folder that holds config.json and *.safetensors")
+        raise ValueError(
+            f"{path} has no config.json, so it is not a Hugging Face model folder: give the folder that holds config.json and *.safetensors"
+        )
     config = AutoConfig.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32, attn_implementation=attention.NAME)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, config=config, dtype=torch.float32, attn_implementation=attention.NAME
+    )
     return _ready(model, dtype, device)
 
 
 def load_tokenizer(path: str) -> Any:
     folder = Path(path)
-    if folder.exists() and not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):
-        raise ValueError(f"{path} holds no tokenizer (no tokenizer.json or tokenizer.model): save the base model's tokenizer into it")
+    if folder.exists() and not any(
+        (folder / name).is_file()
+        for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    ):
+        raise ValueError(
+            f"{path} holds no tokenizer (no tokenizer.json or tokenizer.model): save the base model's tokenizer into it"
+        )
     return AutoTokenizer.from_pretrained(path)
 
 
-def from_scratch(shape: dict[str, int], tokenizer: Any, *, seed: int, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def from_scratch(
+    shape: dict[str, int], tokenizer: Any, *, seed: int, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
     """A Qwen3 of this shape with random weights; the same seed gives the same weights on every machine."""
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        head_dim=shape["hidden_size"] // shape["num_attention_heads"],
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=attention.NAME,
+    settings: dict[str, Any] = {
         **shape,
-    )
+        "vocab_size": len(tokenizer),
+        "head_dim": shape["hidden_size"] // shape["num_attention_heads"],
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "attn_implementation": attention.NAME,
+    }
+    config = Qwen3Config(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
@@ -57,8 +75,8 @@ def from_scratch(shape: dict[str, int], tokenizer: Any, *, seed: int, dtype: tor
 
 def _ready(model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """Weights stay float32, so that small updates are not lost; `dtype` is what matrix products compute in."""
-    model.config.use_cache = False
     model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a way that hides its signature
     if dtype != torch.float32:
         model.forward = torch.autocast(device.type, dtype=dtype)(model.forward)
-    return model.eval()
+    model.eval()
+    return model

@@ -20,7 +20,9 @@ class Optimization(Settings):
     )
     learning_rate: PositiveFloat = Field(description="peak learning rate")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up, in steps")
-    min_lr_ratio: float = Field(0.0, ge=0, le=1, description="learning rate at the end of the cosine, as a share of the peak")
+    min_lr_ratio: float = Field(
+        0.0, ge=0, le=1, description="learning rate at the end of the cosine, as a share of the peak"
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay; matrices only")
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
@@ -47,10 +49,14 @@ class Optimization(Settings):
 class SftSettings(Optimization):
     """Supervised fine-tuning: packed rows, loss on the response only."""
 
-    max_length: PositiveInt = Field(description="tokens of one packed row; a longer example is an error or left out, see `overlong`")
+    max_length: PositiveInt = Field(
+        description="tokens of one packed row; a longer example is an error or left out, see `overlong`"
+    )
     per_device_train_batch_size: PositiveInt = Field(1, description="packed rows in a micro-batch")
     gradient_accumulation_steps: PositiveInt = Field(1, description="micro-batches in a step")
-    overlong: Literal["error", "drop"] = Field("error", description="what to do with an example longer than max_length; a drop is counted")
+    overlong: Literal["error", "drop"] = Field(
+        "error", description="what to do with an example longer than max_length; a drop is counted"
+    )
 
     @property
     def rows_per_step(self) -> int:
@@ -69,13 +75,23 @@ class RewardSettings(Settings):
     repetition: float = 0.0
     length_unit: Unit = Field("tokens", description="what lengths are counted in; the authors' code counts characters")
     max_length: PositiveInt = Field(description="length at which the cosine is flat, in length_unit")
-    gate_length: bool = Field(True, description="give the length penalty to correct traces only, so that order cannot invert")
+    gate_length: bool = Field(
+        True, description="give the length penalty to correct traces only, so that order cannot invert"
+    )
     overlong_buffer: PositiveInt = Field(64, description="soft over-long: the penalty grows over this many last tokens")
     repetition_ngram: PositiveInt = 3
 
     @model_validator(mode="after")
     def _something_is_rewarded(self) -> RewardSettings:
-        parts = (self.format, self.accuracy, self.cosine_length, self.cosine_similarity, self.length_penalty, self.soft_overlong, self.repetition)
+        parts = (
+            self.format,
+            self.accuracy,
+            self.cosine_length,
+            self.cosine_similarity,
+            self.length_penalty,
+            self.soft_overlong,
+            self.repetition,
+        )
         if not any(parts):
             raise ValueError("every reward weight is 0: give at least one part a weight")
         return self
@@ -86,7 +102,9 @@ class GrpoSettings(Optimization):
 
     prompts_per_step: PositiveInt = Field(description="problems sampled for one rollout")
     num_generations: int = Field(8, ge=2, description="G, the group: samples of one problem")
-    per_device_train_batch_size: PositiveInt = Field(description="completions in a micro-batch; must divide prompts_per_step * num_generations")
+    per_device_train_batch_size: PositiveInt = Field(
+        description="completions in a micro-batch; must divide prompts_per_step * num_generations"
+    )
     num_iterations: PositiveInt = Field(1, description="optimizer steps on one rollout; clipping acts only above 1")
     max_prompt_length: PositiveInt = Field(512, description="tokens; a longer prompt is an error")
     max_completion_length: PositiveInt = Field(description="tokens sampled at most")
@@ -95,15 +113,21 @@ class GrpoSettings(Optimization):
     top_k: int = Field(0, ge=0, description="0: off")
     min_p: float = Field(0.0, ge=0, lt=1)
     epsilon: float = Field(0.2, gt=0, lt=1, description="the ratio is clipped below 1 - epsilon")
-    epsilon_high: PositiveFloat | None = Field(None, description="and above 1 + epsilon_high; None: the same as epsilon")
+    epsilon_high: PositiveFloat | None = Field(
+        None, description="and above 1 + epsilon_high; None: the same as epsilon"
+    )
     beta: float = Field(0.0, ge=0, description="weight of the k3 KL to the frozen reference; 0 loads no reference")
     loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = Field(
         "dapo",
         description="what token losses are divided by: grpo a sequence's own length, bnpo the micro-batch's tokens, "
         "dapo the step's tokens, dr_grpo a constant",
     )
-    scale_rewards: Literal["group", "none"] = Field("group", description="group: divide the advantage by the group's standard deviation")
-    mask_truncated_completions: bool = Field(False, description="completions cut at max_completion_length give no gradient")
+    scale_rewards: Literal["group", "none"] = Field(
+        "group", description="group: divide the advantage by the group's standard deviation"
+    )
+    mask_truncated_completions: bool = Field(
+        False, description="completions cut at max_completion_length give no gradient"
+    )
     max_resample: int = Field(0, ge=0, description="refill groups without variance by up to this many further rollouts")
     rewards: RewardSettings
 

@@ -63,9 +63,13 @@ def supervised(tokenizer: Any, examples: Sequence[Example], settings: SftSetting
                 )
             dropped += 1
             continue
-        documents.append(Document(example.id, encoded.ids, np.array(encoded.trained, np.float32) * np.float32(example.weight)))
+        documents.append(
+            Document(example.id, encoded.ids, np.array(encoded.trained, np.float32) * np.float32(example.weight))
+        )
     if not documents:
-        raise ValueError(f"no example is left to train on: {len(examples)} given, {dropped} longer than sft.max_length={settings.max_length}")
+        raise ValueError(
+            f"no example is left to train on: {len(examples)} given, {dropped} longer than sft.max_length={settings.max_length}"
+        )
     return documents, dropped
 
 
@@ -87,7 +91,7 @@ class Packed:
         self.steps_per_epoch = per_epoch // settings.rows_per_step
         """The rest of an epoch's rows, fewer than a step wants, waits for another epoch's order."""
 
-    def step(self, model: Any, taken: int) -> Step:  # noqa: ARG002  a source of rollouts needs the model
+    def step(self, model: Any, taken: int) -> Step:
         epoch, place = divmod(taken, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._rows = epoch, self._order(epoch)
@@ -171,7 +175,9 @@ class Rollouts:
         reference: torch.nn.Module | None = None,
     ) -> None:
         if len(problems) < settings.prompts_per_step:
-            raise ValueError(f"{len(problems)} problems are fewer than rl.prompts_per_step={settings.prompts_per_step}: give more, or lower it")
+            raise ValueError(
+                f"{len(problems)} problems are fewer than rl.prompts_per_step={settings.prompts_per_step}: give more, or lower it"
+            )
         assert (reference is not None) == (settings.beta > 0), "a reference exactly where there is a KL term"
         self.problems = problems
         self.sampler = sampler
@@ -193,6 +199,10 @@ class Rollouts:
             self._in_flight = self._micro_batches(groups)
             self._score_references(model)
             step = Step(self._packed(), numbers, [row for group in groups for row in _rows(group)])
+            # The model moves away from what the engine sampled with, so their agreement can be measured once.
+            self._in_flight = [
+                ([_without(d, "sampled_logprobs") for d in documents], count) for documents, count in self._in_flight
+            ]
         else:
             step = Step(self._packed())
         if not step.batches:
@@ -204,7 +214,18 @@ class Rollouts:
 
     def state(self) -> dict[str, Any]:
         pending = [
-            {"count": count, "documents": [{"name": d.name, "ids": d.ids, "weights": d.weights.tolist(), "streams": {k: v.tolist() for k, v in d.streams.items()}} for d in documents]}
+            {
+                "count": count,
+                "documents": [
+                    {
+                        "name": d.name,
+                        "ids": d.ids,
+                        "weights": d.weights.tolist(),
+                        "streams": {k: v.tolist() for k, v in d.streams.items()},
+                    }
+                    for d in documents
+                ],
+            }
             for documents, count in (self._in_flight if self.settings.num_iterations > 1 else [])
         ]
         return {"position": self._position, "in_flight": pending}
@@ -214,7 +235,12 @@ class Rollouts:
         self._in_flight = [
             (
                 [
-                    Document(d["name"], tuple(d["ids"]), np.array(d["weights"], np.float32), {k: np.array(v, np.float32) for k, v in d["streams"].items()})
+                    Document(
+                        d["name"],
+                        tuple(d["ids"]),
+                        np.array(d["weights"], np.float32),
+                        {k: np.array(v, np.float32) for k, v in d["streams"].items()},
+                    )
                     for d in batch["documents"]
                 ],
                 batch["count"],
@@ -241,7 +267,7 @@ class Rollouts:
                 break
             sampled += self._sample(self._draw(missing))
             rounds += 1
-        numbers = _numbers(sampled, self.settings.max_completion_length)
+        numbers = _numbers(sampled)
         numbers["groups/resampled"] = len(sampled) - wanted
         # Groups with signal first, in the order drawn; the rest only fill up what refilling could not.
         chosen = sorted(sampled, key=lambda group: not group.has_signal)[:wanted]
@@ -252,13 +278,18 @@ class Rollouts:
         # Verifiers may wait for a process of their own, so they wait side by side.
         with ThreadPoolExecutor(8) as pool:
             graded = [
-                tuple(pool.map(lambda trace, problem=problem: Graded(problem, trace, self.verifier(problem, trace)), group))
+                tuple(
+                    pool.map(
+                        lambda trace, problem=problem: Graded(problem, trace, self.verifier(problem, trace)), group
+                    )
+                )
                 for problem, group in zip(problems, traces, strict=True)
             ]
         groups = []
         for group in graded:
-            rewards = self.reward(group)
-            groups.append(Sampled(group, tuple(rewards), self.reward.parts(group), tuple(self.advantage(rewards))))
+            parts = self.reward.parts(group)
+            rewards = self.reward.total(parts)
+            groups.append(Sampled(group, tuple(rewards), parts, tuple(self.advantage(rewards))))
         return groups
 
     def _micro_batches(self, groups: Sequence[Sampled]) -> list[tuple[list[Document], float]]:
@@ -289,7 +320,10 @@ class Rollouts:
         if self.settings.num_iterations > 1:
             scorers["old_logprobs"] = model
         for name, scorer in scorers.items():
-            self._in_flight = [(_with_logprobs(documents, name, scorer, self.settings.temperature), count) for documents, count in self._in_flight]
+            self._in_flight = [
+                (_with_logprobs(documents, name, scorer, self.settings.temperature), count)
+                for documents, count in self._in_flight
+            ]
 
 
 def _order(seed: int, epoch: int, size: int) -> list[int]:
@@ -303,7 +337,9 @@ def _document(prompt: Sequence[int], graded: Graded, advantage: float, *, weight
         "advantages": np.concatenate([context, answer * np.float32(advantage)]),
         "sampled_logprobs": np.concatenate([context, np.array(graded.trace.logprobs, np.float32)]),
     }
-    return Document(graded.problem.id, (*prompt, *completion), np.concatenate([context, answer * np.float32(weight)]), streams)
+    return Document(
+        graded.problem.id, (*prompt, *completion), np.concatenate([context, answer * np.float32(weight)]), streams
+    )
 
 
 def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list[Document], float]:
@@ -314,10 +350,10 @@ def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list
     dapo     the mean over all the step's tokens                              arXiv 2503.14476
     dr_grpo  the sum over tokens by a constant                                arXiv 2503.20783
     """
-    tokens = sum(np.count_nonzero(document.weights) for document in documents)
+    tokens = sum(int(np.count_nonzero(document.weights)) for document in documents)
     match settings.loss_type:
         case "grpo":
-            scaled = [_scaled(document, 1 / max(np.count_nonzero(document.weights), 1)) for document in documents]
+            scaled = [_scaled(document, 1 / max(int(np.count_nonzero(document.weights)), 1)) for document in documents]
             return scaled, float(len(documents))
         case "bnpo":
             return [_scaled(document, 1 / max(tokens, 1)) for document in documents], 1.0
@@ -329,6 +365,11 @@ def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list
 
 def _scaled(document: Document, factor: float) -> Document:
     return Document(document.name, document.ids, document.weights * np.float32(factor), document.streams)
+
+
+def _without(document: Document, stream: str) -> Document:
+    streams = {name: values for name, values in document.streams.items() if name != stream}
+    return Document(document.name, document.ids, document.weights, streams)
 
 
 @torch.no_grad()
@@ -349,7 +390,7 @@ def _with_logprobs(documents: list[Document], name: str, scorer: torch.nn.Module
     return filled
 
 
-def _numbers(groups: Sequence[Sampled], max_completion_length: int) -> dict[str, float]:
+def _numbers(groups: Sequence[Sampled]) -> dict[str, float]:
     """TRL's metric names, over every sampled trace, also those that gave no gradient."""
     graded = [one for group in groups for one in group.graded]
     lengths = [len(one.trace.token_ids) for one in graded]
