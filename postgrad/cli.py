@@ -77,7 +77,11 @@ def _load(recipe: ModuleType, preset: str, files: Sequence[Path], overrides: Seq
     from postgrad import config
 
     name = recipe.__name__.rpartition(".")[2]
-    layers: list[config.Source] = [config.preset(name, preset), *map(config.File, files), *config.environment(os.environ)]
+    layers: list[config.Source] = [
+        config.preset(name, preset),
+        *map(config.File, files),
+        *config.environment(os.environ),
+    ]
     loaded: Loaded[Settings] = config.load(recipe.Config, [*layers, *map(config.Override, overrides)])
     return loaded
 

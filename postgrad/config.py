@@ -52,6 +52,8 @@ class Fault:
     message: str
     hints: tuple[str, ...] = ()
     """Known keys or values, likeliest first."""
+    absence: bool = False
+    """Something is missing, rather than wrong."""
 
     def __str__(self) -> str:
         meant = f"; did you mean {_alternatives(self.hints)}?" if self.hints else ""
@@ -172,13 +174,27 @@ def load(model: type[S], sources: Sequence[Source]) -> Loaded[S]:
         except _RefusedError as error:
             complete = False
             faults += error.args[0]
-    try:
-        settings = model.model_validate_json(json.dumps(_plain(root)), strict=True)
-    except ValidationError as error:
-        faults += _translate(error, model, root, sources, blame_absence=complete)
-    if faults:
+    checked = _check(model, root)
+    if isinstance(checked, ValidationError) and (unknown := _unknown_keys(checked, model, root)):
+        # Without the unknown keys, so that what validators say of the rest is heard in the same round.
+        faults += unknown.values()
+        for path in unknown:
+            root = _without(root, path)
+        checked = _check(model, root)
+    if isinstance(checked, ValidationError):
+        meant = {hint for fault in faults for hint in fault.hints}
+        found = _translate(checked, model, root, sources)
+        faults += [fault for fault in found if not fault.absence or (complete and fault.key not in meant)]
+    if faults or isinstance(checked, ValidationError):
         raise ConfigError(faults)
-    return Loaded(settings, _places(settings.model_dump(mode="json"), root))
+    return Loaded(checked, _places(checked.model_dump(mode="json"), root))
+
+
+def _check(model: type[S], root: _Node) -> S | ValidationError:
+    try:
+        return model.model_validate_json(json.dumps(_plain(root)), strict=True)
+    except ValidationError as error:
+        return error
 
 
 def read_yaml(text: str, name: str) -> Any:
@@ -238,7 +254,7 @@ def keys(model: type[BaseModel]) -> Mapping[str, Key]:
 def nearest_keys(typed: str, model: type[BaseModel]) -> tuple[str, ...]:
     """Known keys that `typed` may stand for: slips of the keyboard, keys of another section, short forms."""
     indices = re.findall(r"\.(\d+)(?=\.|$)", typed)
-    pattern = re.sub(r"\.\d+(?=\.|$)", ".*", typed)
+    pattern = _starred(typed)
     scored = [(score, name) for name in keys(model) if (score := _unlikeness(pattern, name)) is not None]
     if not scored:
         return ()
@@ -307,6 +323,11 @@ def _sections(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
 def _members(annotation: Any) -> set[Any]:
     """The alternatives of a union; the annotation itself otherwise."""
     return set(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else {annotation}
+
+
+def _starred(dotted: str) -> str:
+    """The name in `keys` of a key that was written with a list's index."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", dotted)
 
 
 def _fill(name: str, indices: Sequence[str]) -> str:
@@ -465,7 +486,7 @@ def _set(source: Override | Variable, root: _Node, model: type[BaseModel]) -> _N
     if not raw.strip():
         raise refuse(f"no value for '{dotted}': write null to remove it, or \"''\" for an empty text")
 
-    known = keys(model).get(re.sub(r"\.\d+(?=\.|$)", ".*", dotted))
+    known = keys(model).get(_starred(dotted))
     is_text = known is not None and _members(known.annotation) - {NoneType} == {str}
     if is_text and raw not in ("null", "~") and raw[0] not in "'\"":
         leaf = _Node(raw, place)  # `system_prompt=Answer: ...` is text, whatever YAML makes of the colon
@@ -526,11 +547,37 @@ _WANTED = {
 }
 
 
+def _unknown_keys(error: ValidationError, model: type[BaseModel], root: _Node) -> dict[tuple[str, ...], Fault]:
+    """By path: keys that no section has, and keys below one that takes a single value."""
+    found = {}
+    for item in error.errors(include_url=False):
+        path, node = _locate(root, item["loc"])
+        if item["type"] == "extra_forbidden":
+            found[path] = _unknown(path, node, model)
+        elif isinstance(node.value, dict) and node.value and not _holds_keys(path, model):
+            name, child = next(iter(node.value.items()))
+            found[path] = _unknown((*path, name), child, model)
+    return found
+
+
+def _without(node: _Node, path: Sequence[str]) -> _Node:
+    head, rest = path[0], path[1:]
+    if isinstance(node.value, list):
+        items = list(node.value)
+        items[int(head)] = _without(items[int(head)], rest)
+        return _Node(items, node.place)
+    section = dict(node.value)
+    if rest:
+        section[head] = _without(section[head], rest)
+    else:
+        del section[head]
+    return _Node(section, node.place)
+
+
 def _translate(
-    error: ValidationError, model: type[BaseModel], root: _Node, sources: Sequence[Source], *, blame_absence: bool
+    error: ValidationError, model: type[BaseModel], root: _Node, sources: Sequence[Source]
 ) -> list[Fault]:
-    """Faults of a merged config. `blame_absence` is off where an unreadable layer may hold what is missing."""
-    unknown: list[Fault] = []
+    """Faults of a merged config without unknown keys."""
     missing: list[Fault] = []
     invalid: list[Fault] = []
     details = [(*_locate(root, item["loc"]), item) for item in error.errors(include_url=False)]
@@ -540,20 +587,14 @@ def _translate(
             kind = item["type"]
             if kind == "missing":
                 missing.append(_missing(".".join((*path, str(item["loc"][-1]))), node, model))
-            elif kind == "extra_forbidden":
-                unknown.append(_unknown(path, node, model))
             elif kind in ("value_error", "assertion_error"):
                 invalid.append(_inconsistent(path, node, str(item["ctx"]["error"]), model, sources))
-            elif isinstance(node.value, dict) and node.value and not _holds_keys(path, model):
-                for name, child in node.value.items():
-                    unknown.append(_unknown((*path, name), child, model))
             else:
                 words = _WANTED.get(kind, re.sub(r"^Input should be ", "", item["msg"]))
                 wants.append(words.format(**{key: _number(value) for key, value in item.get("ctx", {}).items()}))
         if wants:
             invalid.append(_unwanted(".".join(path), node, wants))
-    meant = {fault.hints[0] for fault in unknown if fault.hints}
-    return unknown + invalid + [fault for fault in missing if blame_absence and fault.key not in meant]
+    return invalid + missing
 
 
 def _locate(root: _Node, loc: Sequence[str | int]) -> tuple[tuple[str, ...], _Node]:
@@ -573,7 +614,7 @@ def _locate(root: _Node, loc: Sequence[str | int]) -> tuple[tuple[str, ...], _No
 
 def _holds_keys(path: Sequence[str], model: type[BaseModel]) -> bool:
     """Whether the schema has, or may have, keys below this path; a list's `0: ...` is told that a list is wanted."""
-    known = keys(model).get(re.sub(r"\.\d+(?=\.|$)", ".*", ".".join(path)))
+    known = keys(model).get(_starred(".".join(path)))
     if known is None:
         return True
     inside = (get_origin(member) or member for member in _members(known.annotation))
@@ -603,9 +644,10 @@ def _unknown(path: tuple[str, ...], node: _Node, model: type[BaseModel]) -> Faul
 
 
 def _missing(dotted: str, section: _Node, model: type[BaseModel]) -> Fault:
-    known = keys(model).get(re.sub(r"\.\d+(?=\.|$)", ".*", dotted))
+    known = keys(model).get(_starred(dotted))
     described = f" ({known.description})" if known is not None and known.description else ""
-    return Fault(section.place, dotted, f"missing key '{dotted}'{described}; no layer gives it and it has no default")
+    message = f"missing key '{dotted}'{described}; no layer gives it and it has no default"
+    return Fault(section.place, dotted, message, absence=True)
 
 
 def _unwanted(dotted: str, node: _Node, wants: Sequence[str]) -> Fault:
@@ -635,7 +677,6 @@ def _inconsistent(
     """A section whose keys do not go together: say where each key that the reason names was written."""
     dotted = ".".join(path)
     prefix = f"{dotted}." if dotted else ""
-    known = keys(model)
 
     def rank(name: str) -> int:
         place = section.value[name].place
@@ -646,11 +687,8 @@ def _inconsistent(
     origins = ", ".join(f"{prefix}{name} is from {written[name].place}" for name in named)
     message = (f"'{dotted}': " if dotted else "") + reason + (f" ({origins})" if origins else "")
 
-    optional = [
-        name
-        for name in named
-        if written[name].value is not None and NoneType in _members(known[f"{prefix}{name}"].annotation)
-    ]
+    known = {name: keys(model).get(_starred(f"{prefix}{name}")) for name in named if written[name].value is not None}
+    optional = [name for name, key in known.items() if key is not None and NoneType in _members(key.annotation)]
     if len(optional) > 1:
         keep = max(optional, key=rank)
         removed = " ".join(f"{prefix}{name}=null" for name in optional if name != keep)

@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 
 import postgrad.recipes
 from postgrad import cli, config, doctor, export
-from postgrad.records import Example, Message, Problem, write_jsonl
 from postgrad.recipes.math_two_stage import Config as MathConfig
+from postgrad.records import Example, Message, Problem, write_jsonl
 
 ROOT = Path(__file__).parent.parent
 
@@ -331,8 +331,8 @@ def test_doctor_passes_here_and_names_every_core_package() -> None:
 
 def test_doctor_agrees_with_the_declared_dependencies() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    least = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in declared["dependencies"])  # type: ignore[union-attr]
-    assert least == doctor.CORE
+    least = [re.findall(r"^([\w-]+)>=([\d.]+)", line) for line in declared["dependencies"]]
+    assert [list(doctor.CORE.items())] == [[pair for (pair,) in least]]
     for extra, lines in declared["optional-dependencies"].items():
         names = [re.match(r"[\w-]+", line)[0] for line in lines if not line.startswith("types-")]  # type: ignore[index]
         assert doctor.EXTRAS[extra] == tuple(names)
@@ -362,7 +362,7 @@ def test_doctor_fails_for_errors_and_not_for_warnings(invoke: Invoke, monkeypatc
 
 
 def test_doctor_warns_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**30))
     assert (doctor.disk(tmp_path).state, "save_total_limit" in doctor.disk(tmp_path).advice) == ("warning", True)
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from postgrad import config
 from postgrad.config import (
@@ -383,6 +383,41 @@ def test_batch_algebra_fails_before_any_work_and_names_each_place() -> None:
     assert "rl.per_device_train_batch_size is from override" in text
 
 
+def test_keys_that_do_not_fit_are_heard_of_beside_a_mistyped_key() -> None:
+    found = faults("rl.bteta=1", "rl.per_device_train_batch_size=5")
+    assert [fault.key for fault in found] == ["rl.bteta", "rl"]
+
+
+class Range(Settings):
+    low: int = 0
+    high: int = 9
+    step: int | None = None
+    count: int | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}")
+        if self.step and self.count:
+            raise ValueError("give one of step and count")
+        return self
+
+
+class Ranges(Settings):
+    ranges: tuple[Range, ...]
+
+
+def test_keys_that_do_not_fit_in_an_item_of_a_list() -> None:
+    base = Text("ranges:\n  - low: 3\n    count: 2\n", "ranges.yaml")
+    (found,) = faults("ranges.0.high=2", model=Ranges, base=base)
+    assert str(found) == (
+        "override 'ranges.0.high=2': 'ranges.0': low=3 is above high=2 "
+        "(ranges.0.low is from ranges.yaml:2, ranges.0.high is from override 'ranges.0.high=2')"
+    )
+    (found,) = faults("ranges.0.step=2", model=Ranges, base=base)
+    assert str(found).endswith("to keep ranges.0.step, add ranges.0.count=null")
+
+
 def test_schedules_and_rewards_are_checked() -> None:
     assert "stop_step=20 must not exceed max_steps=10" in fault("rl.stop_step=20")
     assert "every reward weight is 0" in fault("rl.rewards.accuracy=0")
@@ -439,12 +474,12 @@ def test_measured_rates_of_rejection_and_of_right_hints() -> None:
             hints = nearest_keys(typed, Config)
             right += key in hints
             first += hints[:1] == (key,)
-            if i % 5 == 0:
+            if i % 10 == 0:
                 loaded += 1
                 rejected += bool(faults(f"{typed}=1"))
     print(f"{tried} slips: right hint {right / tried:.2%}, in first place {first / tried:.2%}")
     assert tried > 5000
-    assert rejected == loaded > 1000
+    assert rejected == loaded > 500
     assert right / tried >= 0.98
     assert first / tried >= 0.95
 
