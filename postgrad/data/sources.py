@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from postgrad.data.forms import FieldError, Parsed, parse
+from postgrad.data.fields import FieldError
+from postgrad.data.forms import Parsed, parse
 from postgrad.data.rows import DataError, Fault, Row, read, rows
 from postgrad.data.select import Candidate
 from postgrad.records import Example, Problem

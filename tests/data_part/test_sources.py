@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from postgrad.data import sources
-from postgrad.data.forms import last_boxed
+from postgrad.data.fields import last_boxed
 from postgrad.data.sources import DataError
 from postgrad.records import Example, Message, Problem, write_jsonl
 
@@ -67,6 +67,7 @@ GRADED: dict[str, tuple[Mapping[str, Any], str]] = {
     "maths": ({"problem": "1 + 1?", "answer": 2.0}, "2"),
     "maths, 0.1": ({"problem": "1 + 1?", "answer": 0.1}, "0.1"),
     "maths, boxed solution": ({"problem": "1 + 1?", "solution": r"It is \boxed{2}."}, "2"),
+    "prompt_only, gsm8k": ({"prompt": "1 + 1?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"}, "2"),
     "maths, several lines": ({"question": "1 + 1?", "answer": "2\nor two"}, "2\nor two"),
     "messages": ({"messages": CHAT[:1], "answer": "2"}, "2"),
 }
