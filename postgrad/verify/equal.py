@@ -1,11 +1,11 @@
 """Whether two written answers are the same: their shape is compared here, and numbers; formulas go to `algebra`.
 
-An answer is a tree: an unordered Bag ("7, 1", "\\{1, 7\\}", "\\pm 3", a union of intervals), an ordered Row whose brackets
-count ("(1, 2)", "[1, 2)"), a Named value ("x = 3") or a Leaf. Two trees are the same where the shapes match and every leaf
-does. math-verify has this too but finds {1, 2} equal to (1, 2), x + 1 = 5 equal to 5, and 1e-7 equal to 2e-7.
+An answer is a tree: an unordered Bag ("7, 1", "\\{1, 7\\}", "\\pm 3", a union of intervals), an ordered Row whose
+brackets count ("(1, 2)", "[1, 2)"), a Named value ("x = 3") or a Leaf. Two trees are the same where the shapes match and
+every leaf does. math-verify has this too but finds {1, 2} equal to (1, 2), x + 1 = 5 equal to 5, and 1e-7 to 2e-7.
 
-What is let pass: a missing name, unit or currency sign; "50%" for 0.5 and for 50; the braces of a set; a decimal of six or
-more significant digits for the number that rounds to it. Nothing here runs for long or in another process.
+What is let pass: a missing name, unit or currency sign; "50%" for 0.5 and for 50; the braces of a set; a decimal of six
+or more significant digits for the number that rounds to it. Nothing here runs for long or in another process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import cached_property
 
 
-class Prose(Exception):  # noqa: N818 - a finding about the text, not a failure
+class Prose(Exception):
     """The text is sentences, which cannot be compared."""
 
 
@@ -111,7 +111,7 @@ def read(written: str) -> Tree:
 
 
 def _tree(text: str) -> Tree:
-    text = text.strip(" .:")
+    text = text.rstrip(" .:").lstrip(" :")
     if not _NUMBER.fullmatch(split_unit(text)[0]):
         parts = [part for piece in _split(text, {",", ";"}) for part in _signs(piece)]
         if len(parts) > 1:
@@ -123,7 +123,9 @@ def _tree(text: str) -> Tree:
         if len(sides) > 1 and _NAME.fullmatch(sides[0]):
             return Named(sides[0], _tree(sides[-1]), text)
         if text.startswith(r"\{") and text.endswith(r"\}") and _encloses(text):
-            return Bag(tuple(part for piece in _split(text[2:-2], {",", ";"}) for part in map(_tree, _signs(piece))), text)
+            return Bag(
+                tuple(part for piece in _split(text[2:-2], {",", ";"}) for part in map(_tree, _signs(piece))), text
+            )
         if text[:1] in ("(", "[") and text[-1:] in (")", "]") and _encloses(text):
             items = _split(text[1:-1], {",", ";"})
             if len(items) > 1:
@@ -186,18 +188,22 @@ def is_relation(text: str) -> bool:
 
 _SIGNS = str.maketrans(
     {
-        "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ",
-        "≥": r"\ge ", "±": r"\pm ", "∪": r"\cup ", "∈": r"\in ", "√": r"\sqrt ", "°": "", "€": "", "£": "", "\n": " ", "~": " ",
-        "²": "^{2}", "³": "^{3}", "\xa0": " ",
+        "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "±": r"\pm ", "√": r"\sqrt ",
+        "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∈": r"\in ", "²": "^{2}", "³": "^{3}",
+        "°": "", "€": "", "£": "", "\n": " ", "~": " ", "\xa0": " ",
     }
 )  # fmt: skip
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"^\s*(?i:the\s+)?(?i:solution|answer)s?\s+(?:is|are)\s*:?\s*", ""),
         (r"\\boxed\s*\{(.*)\}", r"\1"),
         (r"(?<=\d)(?:\\[,!]|\{,\}|,\\!)(?=\d{3})", ","),
-        (r"\\\$|\$|\\[()\[\]]", ""),
-        (r"\\(?:left|right|bigg?[lr]?|Bigg?[lr]?|displaystyle|limits|,|;|!|:|quad|qquad)(?![A-Za-z])\.?|\\ ", " "),
+        (r"\\?\$|(?<!\\)\\[()\[\]]", ""),
+        (
+            r"(?<!\\)\\(?:left|right|bigg?[lr]?|Bigg?[lr]?|displaystyle|limits|,|;|!|:|quad|qquad)(?![A-Za-z])\.?|(?<!\\)\\ ",
+            " ",
+        ),
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\(?:text(?:bf|rm|it|normal|sf)?|mbox|hbox)\s*\{", r"\\text{"),
@@ -216,6 +222,9 @@ _SPELLINGS = [
         (r"\\%|(?<=\d)\s*\\?text\{\s*percent\s*\}|(?<=\d)\s*percent(?![A-Za-z])", "%"),
         (r"\*\*(?=\S)(.*\S)\*\*$", r"\1"),
         (r"\*\*", "^"),
+        (r"(?<=\d)\s*(?i:([ap])\.?m)(?![A-Za-z])\.?", r"\\text{\1m}"),
+        (r"(?<=\d) (?=\d{3}(?![\d/]))", ","),
+        (r"_\s*(\d)", r"_{\1}"),
         (r"\^\s*(-?\d{2,})", r"^{\1}"),
         (r"\\(leq|leqslant)(?![A-Za-z])", r"\\le"),
         (r"\\(geq|geqslant)(?![A-Za-z])", r"\\ge"),
@@ -224,15 +233,23 @@ _SPELLINGS = [
 ]
 
 
+_TOWER = re.compile(r"\^(\d+(?:\^\d+)+)")
+"""TeX refuses 2^3^2 and math-verify reads (2^3)^2; it means 2^(3^2)."""
+
+
 def normal(written: str) -> str:
     """One spelling for what is typeset alike: fractions, signs, spaces, fonts, degrees, currency."""
-    text = written.translate(_SIGNS)
+    text = _TOWER.sub(
+        lambda tower: "^{" + tower[1].replace("^", "^{") + "}" * tower[1].count("^") + "}", written.translate(_SIGNS)
+    )
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return text.strip().rstrip(".,;:").strip()
 
 
-_COMMANDS = re.compile(r"\\(?!text)[A-Za-z]+(?:\s*\{(?:array|[pbvBV]?matrix|aligned|cases)\}(?:\s*\{[lcr| ]*\})?)?|\\text")
+_COMMANDS = re.compile(
+    r"\\(?!text)[A-Za-z]+(?:\s*\{(?:array|[pbvBV]?matrix|aligned|cases)\}(?:\s*\{[lcr| ]*\})?)?|\\text"
+)
 _WORDS = re.compile(r"[A-Za-z]{4,}|\b(?:yes|no|odd|nan|inf)\b", re.IGNORECASE)
 
 
@@ -260,7 +277,7 @@ def _is_prose(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Number:
+class Number:
     value: Fraction
     written: str
     percent: bool
@@ -281,17 +298,17 @@ _NUMBER = re.compile(
     rf"|(?:(?P<units>\d+)\s+)?(?P<over>{_DECIMAL})\s*/\s*(?P<below>{_DECIMAL})"
     rf"|(?P<plain>{_DECIMAL}))\s*(?P<percent>%?)"
 )
-_LONGEST = 300
-"""Digits, and powers of ten, up to which numbers are worked out in this process: beyond, they can be made to hang it."""
+LONGEST = 300
+"""Digits, and powers of ten, up to which numbers are worked out in this process: beyond, they could hang it."""
 
 
-def number(text: str) -> _Number | None:
+def number(text: str) -> Number | None:
     """The value of a plain number, fraction, mixed number or power of ten; None for anything else."""
     match = _NUMBER.fullmatch(text)
-    if match is None or len(text) > _LONGEST:
+    if match is None or len(text) > LONGEST:
         return None
     power = int(match["alone"] or match["power"] or match["e"] or 0)
-    if abs(power) > _LONGEST:
+    if abs(power) > LONGEST:
         return None
     value = _decimal(match["mantissa"] or match["plain"] or match["top"] or match["over"] or "1")
     under = _decimal(match["under"] or match["below"] or "1")
@@ -299,7 +316,7 @@ def number(text: str) -> _Number | None:
         return None
     value = Fraction(match["whole"] or match["units"] or 0) + value / under
     value *= Fraction(10) ** power * (-1 if match["sign"] == "-" else 1)
-    return _Number(value, text.rstrip("% "), bool(match["percent"]))
+    return Number(value, text.rstrip("% "), bool(match["percent"]))
 
 
 def _decimal(text: str) -> Fraction:
@@ -308,7 +325,7 @@ def _decimal(text: str) -> Fraction:
 
 _UNIT_NAMES = r"(?:[A-Za-z]{4,}|cm|mm|km|m|ft|in|kg|mg|g|mL|ml|mph|min|sec|hrs?|days?|yd|lbs?|oz)(?:\^\{?\d\}?)?"
 _UNIT = re.compile(
-    rf"(?P<base>.*?[\d}}\)%])\s*(?:\\text\{{(?P<set>[^{{}}]*)\}}(?P<power>\s*\^\s*\{{?\d\}}?)?"
+    rf"(?P<base>.*\S)\s*(?:\\text\{{(?P<set>[^{{}}]*)\}}(?P<power>\s*\^\s*\{{?\d\}}?)?"
     rf"|(?<=[\d}}\)%\s]) (?P<bare>{_UNIT_NAMES}(?:(?:\s+|/|\s*per\s+){_UNIT_NAMES})*))",
 )
 
@@ -323,7 +340,7 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def _units_agree(one: str, other: str) -> bool:
-    """Either unit may be missing, or abbreviate the other: same first letter, letters in the same order ("hr", "hours")."""
+    """Either unit may be missing or abbreviate the other: same first letter, letters in order ("hr", "hours")."""
     short, long = sorted((one, other), key=len)
     if not short:
         return True
@@ -343,19 +360,27 @@ def quick(gold: str, answer: str) -> bool | None:
         return _plain(gold) == _plain(answer)
     g, a = number(gold), number(answer)
     if g is None or a is None:
-        return None
+        return None if _same_case(gold, answer) else False
     if g.percent != a.percent:
         percent, other = (g, a) if g.percent else (a, g)
         return other.value in (percent.value, percent.value / 100)
-    return g.value == a.value or _rounds_to(g, a) or _rounds_to(a, g)
+    if g.digits is not None and a.digits is not None:
+        return g.value == a.value
+    return g.value == a.value or rounds_to(g, a.value) or rounds_to(a, g.value)
+
+
+def _same_case(one: str, other: str) -> bool:
+    """False for X against x. The algebra's reader folds case, and letters are names here."""
+    letters = [set(re.findall(r"[A-Za-z]", _COMMANDS.sub(" ", text))) for text in (one, other)]
+    folded = [{letter.lower() for letter in found} for found in letters]
+    return folded[0] != folded[1] or letters[0] == letters[1]
 
 
 def _plain(text: str) -> str:
     return " ".join(re.sub(r"\\text|[^\w\s]", " ", text).casefold().split())
 
 
-def _rounds_to(rounded: _Number, exact: _Number) -> bool:
-    if rounded.digits is None or rounded.digits < 6 or exact.digits is not None:
+def rounds_to(rounded: Number, exact: Fraction) -> bool:
+    if rounded.digits is None or rounded.digits < 6:
         return False
-    places = len(rounded.written.partition(".")[2])
-    return round(exact.value, places) == rounded.value
+    return round(exact, len(rounded.written.partition(".")[2])) == rounded.value

@@ -1,11 +1,11 @@
 """Where the answer stands in a completion.
 
-`boxed` reads the last \\boxed{...} with balanced braces; `final` also reads the usual closing forms ("#### 72", "A: 72",
-"the answer is 72") and, failing those, the last formula or number. Both prefer what follows </think>.
+`boxed` reads the last \\boxed{...} with balanced braces; `final` also reads the usual closing forms ("#### 72",
+"A: 72", "the answer is 72") and, failing those, the last formula or number. Both prefer what follows </think>.
 
-Departures from the usual regexes: one pass over the braces, so a completion of ten thousand unclosed boxes costs no more
-than any other; boxes joined only by commas, "and" or "or" are one answer with several parts, so that "\\boxed{5} or
-\\boxed{7}" does not pass for either.
+Departures from the usual regexes: one pass over the braces, so a completion of ten thousand unclosed boxes costs no
+more than any other; boxes joined only by commas, "and" or "or" are one answer with several parts, so that
+"\\boxed{5} or \\boxed{7}" does not pass for either.
 """
 
 from __future__ import annotations

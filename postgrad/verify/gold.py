@@ -1,7 +1,7 @@
 """Run a verifier over the gold answers before anything is trained against it.
 
-A problem is kept where its own gold is CORRECT and every altered gold is not, and at least one is WRONG: a verifier that
-cannot tell a gold from its neighbour rewards noise. The rest is rejected by name, with the reason.
+A problem is kept where its own gold is CORRECT and every altered gold is not, and at least one is WRONG: a verifier
+that cannot tell a gold from its neighbour rewards noise. The rest is rejected by name, with the reason.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 from postgrad.protocols import Verifier
 from postgrad.records import Problem, Status, Trace
@@ -32,10 +33,8 @@ def in_box(answer: str) -> str:
     return rf"\boxed{{{answer}}}"
 
 
-def keep_checkable(
-    problems: Iterable[Problem], verifier: Verifier, complete: Callable[[str], str] = in_box
-) -> Checked:
-    """The problems this verifier can check, and the others with the reason. `complete` writes an answer as a completion."""
+def keep_checkable(problems: Iterable[Problem], verifier: Verifier, complete: Callable[[str], str] = in_box) -> Checked:
+    """The problems this verifier can check, and the others with the reason. `complete` words an answer."""
     kept: list[Problem] = []
     rejected: list[Rejected] = []
     for problem in problems:
@@ -68,41 +67,60 @@ def _objection(problem: Problem, verifier: Verifier, complete: Callable[[str], s
 
 
 def perturbed(gold: str) -> Iterator[str]:
-    """Answers that look like the gold and differ from it: another letter, a digit changed, one added, the sign turned, an
-    element dropped, two swapped. Where the gold cannot be read, only the changed digit."""
-    bare = gold.strip().strip("$").strip()
-    if re.fullmatch(r"\(?[A-J]\)?", bare):
-        yield re.sub(r"[A-J]", lambda letter: "ABCDEFGHIJ"[(ord(letter[0]) - ord("A") + 1) % 10], bare)
+    """Answers that look like the gold and differ from it: another letter, one added, the sign turned, a digit changed,
+    an element dropped, two swapped. None where the gold cannot be read."""
+    letter = re.fullmatch(r"\(?([A-J])\)?", gold.strip())
+    if letter:
+        yield "A" if letter[1] == "J" else chr(ord(letter[1]) + 1)
         return
-    digit = re.search(r"[1-9]", bare)
-    if digit:
-        yield bare[: digit.start()] + str(int(digit[0]) % 9 + 1) + bare[digit.end() :]
     try:
-        tree = equal.read(gold)
+        yield from _altered(equal.read(gold))
     except (equal.Prose, ValueError):
         return
-    yield from _altered(tree)
 
 
 def _altered(tree: equal.Tree) -> Iterator[str]:
-    if isinstance(tree, equal.Named):
-        for value in _altered(tree.value):
-            yield f"{tree.name} = {value}"
-    elif isinstance(tree, equal.Leaf):
-        base, _ = equal.split_unit(tree.text)
-        number = equal.number(base)
-        if number is not None:
-            yield str(number.value + 1)
-            if number.value:
-                yield str(-number.value)
-        elif equal.is_words(base):
-            yield f"not {base}"
-        elif not equal.is_relation(base):
-            yield f"{base} + 1"
-    else:
-        opening, closing = (tree.brackets[0], tree.brackets[1]) if isinstance(tree, equal.Row) else (r"\{", r"\}")
-        texts = [item.text for item in tree.items]
-        if len(texts) > 1:
-            yield f"{opening}{', '.join(texts[:-1])}{closing}"
-        if isinstance(tree, equal.Row) and texts[0] != texts[-1]:
-            yield f"{opening}{', '.join([texts[-1], *texts[1:-1], texts[0]])}{closing}"
+    match tree:
+        case equal.Named():
+            for value in _altered(tree.value):
+                yield f"{tree.name} = {value}"
+        case equal.Leaf():
+            yield from _altered_leaf(tree.text)
+        case equal.Row():
+            yield from _altered_items(tree.items, tree.brackets[0], tree.brackets[1])
+            first, last = _value(tree.items[0]), _value(tree.items[-1])
+            if first != last:
+                middle = [item.text for item in tree.items[1:-1]]
+                swapped = [tree.items[-1].text, *middle, tree.items[0].text]
+                yield tree.brackets[0] + ", ".join(swapped) + tree.brackets[1]
+        case equal.Bag():
+            yield from _altered_items(tree.items, r"\{", r"\}")
+
+
+def _altered_items(items: tuple[equal.Tree, ...], opening: str, closing: str) -> Iterator[str]:
+    texts = [item.text for item in items]
+    if len(texts) > 1:
+        yield opening + ", ".join(texts[:-1]) + closing
+    for first in _altered(items[0]) if items else ():
+        yield opening + ", ".join([first, *texts[1:]]) + closing
+
+
+def _altered_leaf(text: str) -> Iterator[str]:
+    base, _ = equal.split_unit(text)
+    number = equal.number(base)
+    if number is not None:
+        yield str(number.value + 1)
+        if number.value:
+            yield str(-number.value)
+    elif equal.is_words(base):
+        yield "none of these"
+    elif not equal.is_relation(base):
+        yield f"{base} + 1"
+    digit = re.search(r"[1-9]", base)
+    if digit and (number is None or number.value):
+        yield base[: digit.start()] + str(int(digit[0]) % 9 + 1) + base[digit.end() :]
+
+
+def _value(item: equal.Tree) -> Fraction | str:
+    number = equal.number(item.text)
+    return item.text if number is None else number.value

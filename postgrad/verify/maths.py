@@ -20,7 +20,7 @@ _LONGEST = 4000
 """Characters of an answer: the longest gold answer in the sets we measured on has 993."""
 
 
-class _TakesAlgebra(Exception):  # noqa: N818
+class _TakesAlgebra(Exception):
     pass
 
 

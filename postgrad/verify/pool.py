@@ -1,7 +1,7 @@
 """Long-lived worker processes with a hard deadline: a job that hangs is killed and reported, and the next one is fine.
 
-A worker starts on the first job that needs one, serves one job at a time, and dies with its pool, at the interpreter's exit
-or when its input closes. Any thread may ask. A forked child forgets its parent's workers and starts its own.
+A worker starts on the first job that needs one, serves one job at a time, and dies with its pool, at the interpreter's
+exit or when its input closes. Any thread may ask. A forked child forgets its parent's workers and starts its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _START_S = 120.0
 """A worker imports sympy first, which on a loaded machine takes long and says nothing about the job."""
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """The job has no result: it ran out of time or memory, or its worker died."""
 
 
@@ -45,7 +45,7 @@ class Pool:
         self._places = threading.BoundedSemaphore(self.workers)
 
     def ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The worker's reply. Raises Failed where there is none in time; the waiting for a free worker is not counted."""
+        """The worker's reply. Raises Failed where there is none in time; waiting for a free worker is not counted."""
         with self._places:
             worker = self._take()
             try:
@@ -96,7 +96,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            # sympy orders terms by hash: with one seed the same pair gets the same verdict in every worker and every run.
+            # sympy orders terms by hash: with one seed, a pair gets the same verdict in every worker and every run.
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
         self.ready = False
