@@ -173,14 +173,14 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Recipe = Annotated[str, typer.Argument(help="See `postgrad recipes`.", autocompletion=_complete_recipe)]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as rl.learning_rate=1e-5.")]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="See `postgrad recipes`.", autocompletion=_complete_recipe)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as rl.learning_rate=1e-5.")]
 Preset = Annotated[str, typer.Option(help="Packaged settings: laptop, gpu or paper.")]
 Files = Annotated[list[Path] | None, typer.Option("--config", help="YAML over the preset; can be given again.")]
 Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
 Sources = Annotated[bool, typer.Option("--sources", help="The same, with the place of each value.")]
-Out = Annotated[Path | None, typer.Option(help="A new folder for the run [default: runs/RECIPE-PRESET-TIME]")]
+Out = Annotated[Path | None, typer.Option(help="A new folder; else runs/RECIPE-PRESET-TIME.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
@@ -376,7 +376,7 @@ def export(
     folder: RunFolder,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     to: Annotated[Literal["hf", "trl", "verl"], typer.Option(help="hf: the model; trl, verl: data and settings.")],
-    stage: Annotated[Literal["best", "sft", "rl"], typer.Option(help="hf: which model.")] = "best",
+    stage: Annotated[Literal["best", "sft", "rl"], typer.Option(help="hf: after which stage; best: the last.")] = "best",
     debug: Debug = False,
 ) -> None:
     """Hand a run's model, or its data and settings, to another tool."""
@@ -406,7 +406,7 @@ DataFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file or folder
 
 @data.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files or folders.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files or folders.")],
     model: Annotated[str | None, typer.Option(help="Count lengths in this model's tokens.")] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="Count traces longer than this.")] = None,
     test: Annotated[Path | None, typer.Option(help="Problems that training must not contain.")] = None,

@@ -27,7 +27,10 @@ STAGES = ("rl", "sft")
 
 
 def checkpoint(run: Path, stage: str = "best") -> Path:
-    """The checkpoint that `latest` of a stage names; with "best", the one that `best` of the last stage names."""
+    """The checkpoint that a stage ended with: its best, or its latest where it has named no best yet.
+
+    `stage`: "sft", "rl", or "best" for the last stage that has one.
+    """
     folder = run / "checkpoints"
     ran = [name for name in STAGES if (folder / name / "latest").is_file()]
     if not ran:
@@ -35,8 +38,8 @@ def checkpoint(run: Path, stage: str = "best") -> Path:
     if stage != "best" and stage not in ran:
         raise ValueError(f"{run} has no checkpoint of stage '{stage}'; it has those of {', '.join(ran)}")
     chosen = folder / (ran[0] if stage == "best" else stage)
-    pointer = chosen / "best" if stage == "best" and (chosen / "best").is_file() else chosen / "latest"
-    return chosen / pointer.read_text().strip()
+    pointer = chosen / "best" if (chosen / "best").is_file() else chosen / "latest"
+    return chosen / pointer.read_text(encoding="utf-8").strip()
 
 
 def verify(folder: Path) -> None:

@@ -319,14 +319,31 @@ def test_data_check_says_what_is_wrong_and_where(invoke: Invoke, tmp_path: Path)
     assert "bad.jsonl" in bad.stdout
 
 
+def test_data_preview_marks_what_is_trained(invoke: Invoke, tmp_path: Path) -> None:
+    from postgrad.domains import arithmetic
+
+    arithmetic.tokenizer().save_pretrained(tmp_path / "tokenizer")
+    row = {"prompt": [{"role": "user", "content": "1 + 1?"}], "completion": [{"role": "assistant", "content": "two"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    found = invoke("data", "preview", "rows.jsonl", "--model", "tokenizer")
+    assert found.exit_code == 0, found.output
+    assert "tokens are trained" in found.stdout
+    (trained,) = re.findall(r"\[\[(.*?)\]\]", found.stdout, re.DOTALL)
+    assert "two" in trained
+    assert "1 + 1?" not in trained
+    missing = invoke("data", "preview", "rows.jsonl", "--model", "tokenizer", "--row", 5)
+    assert (missing.exit_code, "has no row 5" in missing.stderr) == (2, True)
+
+
 # Doctor
 
 
-def test_doctor_passes_here_and_names_every_core_package() -> None:
-    done = subprocess.run([sys.executable, "-m", "postgrad", "doctor"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "postgrad can run here" in done.stdout
-    assert "torch " in done.stdout
-    assert "cores" in done.stdout
+def test_doctor_passes_here_and_names_every_core_package(invoke: Invoke) -> None:
+    found = invoke("doctor")
+    assert found.exit_code == 0, found.output
+    assert "postgrad can run here" in found.stdout
+    for name in (*doctor.CORE, "cpu", "gpu", "memory", "disk", "chromium"):
+        assert re.search(rf"^(  ok|warn)  {re.escape(name)} ", found.stdout, re.MULTILINE), name
 
 
 def test_doctor_agrees_with_the_declared_dependencies() -> None:
@@ -417,11 +434,12 @@ def run(tmp_path: Path) -> Path:
     (folder / "data").mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({"recipe": "math_two_stage", "preset": "laptop"}))
     (folder / "config.yaml").write_text(config.dump_yaml(SETTINGS))
-    for stage, best in (("sft", "step-000003"), ("rl", "step-000002")):
+    for stage, best in (("sft", None), ("rl", "step-000002")):
         for step in (2, 3):
             checkpoint(folder / "checkpoints" / stage, step)
         (folder / "checkpoints" / stage / "latest").write_text("step-000003\n")
-        (folder / "checkpoints" / stage / "best").write_text(f"{best}\n")
+        if best:
+            (folder / "checkpoints" / stage / "best").write_text(f"{best}\n")
     prompt = (Message("system", "Think."), Message("user", "1 + 1?"))
     write_jsonl(folder / "data" / "sft.jsonl", [Example(prompt, "so 2", 2.0, "a"), Example(prompt, "2", 1.0, "b")])
     for name in ("rl", "validation", "test"):
