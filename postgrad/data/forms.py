@@ -196,7 +196,10 @@ def _alpaca(values: Mapping[str, Any]) -> Body:
     if values.get("input"):
         asked += "\n" + fields.text("input", values["input"])
     past: list[Message] = []
-    for at, pair in enumerate(values.get("history", [])):
+    history = values.get("history", [])
+    if not isinstance(history, list):
+        raise FieldError("history", f"got {kind(history)}, wanted a list of pairs of instruction and output")
+    for at, pair in enumerate(history):
         if not isinstance(pair, list) or len(pair) != 2:
             raise FieldError(f"history[{at}]", f"got {kind(pair)}, wanted a pair of instruction and output")
         asked_before, answered = (fields.text(f"history[{at}]", said) for said in pair)

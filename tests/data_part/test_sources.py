@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from postgrad.data import sources
-from postgrad.data.fields import last_boxed
+from postgrad.data import forms, sources
+from postgrad.data.fields import FieldError, last_boxed
+from postgrad.data.rows import Row
 from postgrad.data.sources import DataError
 from postgrad.records import Example, Message, Problem, write_jsonl
 
@@ -162,6 +165,8 @@ UNUSABLE: list[tuple[Mapping[str, Any], str]] = [
     ({**GOOD, "completion": 2}, "completion: got a number, wanted text"),
     ({**GOOD, "completion": [*CHAT, *CHAT]}, "completion: got messages of user, assistant, user, assistant, wanted one"),
     ({"prompt": CHAT[1:], "completion": "2"}, "prompt: got no user's message"),
+    ({"instruction": "1", "output": "1", "history": 3}, "history: got a number, wanted a list of pairs"),
+    ({"instruction": "1", "output": "1", "history": [["a"]]}, "history[0]: got a list, wanted a pair"),
     ({"messages": []}, "messages: got no messages, wanted a list of messages"),
     ({"messages": "hello"}, "messages: got text, wanted a list of messages"),
     ({"messages": ["hello"]}, "messages[0]: got text, wanted an object with role and content"),
@@ -248,3 +253,64 @@ def test_two_problems_with_one_id_are_named(tmp_path: Path) -> None:
 )
 def test_last_boxed(solution: str, gold: str | None) -> None:
     assert last_boxed(solution) == gold
+
+
+COLUMNS = [
+    *forms.QUESTION,
+    *forms.ANSWER,
+    *forms.TRACE,
+    *forms.TRACES,
+    *forms.MARKS,
+    *forms.ID,
+    *forms.LABELS,
+    *forms.LOST,
+]
+COLUMNS += [
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "instruction",
+    "input",
+    "system",
+    "history",
+    "reward_model",
+]
+COLUMNS += ["weight", "pass_rate", "labels", "reference", "is_reasoning_complete", "correctness_llama"]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["1 #### 2", "user"])
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "ground_truth", "type", "text"]), inner, max_size=4
+        )
+    ),
+    max_leaves=5,
+)
+
+
+BASES = [*SUPERVISED.values(), *(row for row, _ in GRADED.values()), {}]
+
+
+@settings(deadline=None, max_examples=600)
+@given(st.sampled_from(BASES), st.dictionaries(st.sampled_from(COLUMNS), ANYTHING, max_size=3))
+def test_whatever_the_columns_hold_is_parsed_or_refused_by_name(
+    base: Mapping[str, Any], changed: dict[str, Any]
+) -> None:
+    try:
+        parsed = forms.parse(Row({**base, **changed}, Path("a.jsonl"), 1))
+    except FieldError:
+        return
+    assert parsed.form in forms.FORMS
+    assert len(parsed.traces) == len(parsed.correct)
+    assert parsed.weight >= 0
+    assert all(message.content.strip() for message in parsed.prompt)
+    assert all(trace.strip() for trace in parsed.traces)
