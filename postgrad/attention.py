@@ -94,11 +94,17 @@ def attend(
             "this model was prepared for postgrad's own attention and was called without `layout`; "
             "for ordinary use load the checkpoint folder again with AutoModelForCausalLM.from_pretrained"
         )
-    for name, value_of in {"dropout": dropout, "softcap": options.get("softcap"), "s_aux": options.get("s_aux")}.items():
+    for name, value_of in {
+        "dropout": dropout,
+        "softcap": options.get("softcap"),
+        "s_aux": options.get("s_aux"),
+    }.items():
         if value_of is not None and not isinstance(value_of, Tensor) and value_of == 0.0:
             continue
         if value_of is not None:
-            raise ValueError(f"attention option {name} of {type(module).__name__} is not supported: set it to 0 in the model's config")
+            raise ValueError(
+                f"attention option {name} of {type(module).__name__} is not supported: set it to 0 in the model's config"
+            )
     if sliding_window is not None and query.shape[2] > sliding_window:
         raise ValueError(
             f"{type(module).__name__} attends over a window of {sliding_window} tokens and the batch holds {query.shape[2]}: "

@@ -56,7 +56,9 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
         # Templates such as DeepSeek-R1-Distill's open the thinking themselves.
         response = response.removeprefix(THINK)
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {tokenizer.name_or_path!r} has no eos_token: a trained model could never stop")
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has no eos_token: a trained model could never stop"
+        )
     prompt: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     answer: list[int] = tokenizer(response, add_special_tokens=False)["input_ids"]
     if not answer:

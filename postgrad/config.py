@@ -287,7 +287,7 @@ def _unlikeness(typed: str, known: str) -> float | None:
 
 def _edits(a: str, b: str, limit: int) -> int | None:
     """Insertions, deletions, substitutions and swaps of neighbours between two words; None if more than `limit`."""
-    if abs(len(a) - len(b)) > limit:
+    if abs(len(a) - len(b)) > limit or len(_letters(a) ^ _letters(b)) > 2 * limit:
         return None
     before: list[int] = []
     row = list(range(len(b) + 1))
@@ -303,6 +303,11 @@ def _edits(a: str, b: str, limit: int) -> int | None:
             return None
         before, row = row, fresh
     return row[-1] if row[-1] <= limit else None
+
+
+@lru_cache(maxsize=1024)
+def _letters(word: str) -> frozenset[str]:
+    return frozenset(word)
 
 
 def _sections(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -430,7 +430,7 @@ ALL_KEYS = sorted(keys(Config))
 
 
 def slips(key: str) -> Iterator[str]:
-    """Every deletion and swap of neighbours, and one substitution and one insertion at every place."""
+    """Every deletion and swap of neighbours, and a substitution and an insertion at every place."""
     rng = random.Random(key)
     for i in range(len(key)):
         yield key[:i] + key[i + 1 :]

@@ -390,6 +390,66 @@ def _claims(config: Config, sft: Any, change: Any) -> list[dict[str, Any]]:
     ]
 
 
+def plan(config: Config) -> dict[str, str]:
+    """What the run will do and need, from the config alone: no data is read and no weights are loaded."""
+    from transformers import AutoConfig
+
+    from postgrad.train import memory
+    from postgrad.train import model as models
+
+    if config.model.path:
+        try:
+            made = AutoConfig.from_pretrained(config.model.path, local_files_only=True)
+        except OSError as error:
+            raise ValueError(
+                f"model.path={config.model.path!r} is not on this machine, so its size is not known: give a local folder"
+            ) from error
+    else:
+        assert config.model.scratch is not None, "Model has exactly one origin"
+        made = models.scratch_config(config.model.scratch.model_dump(), _scratch_tokenizer())
+    shape = memory.shape(made)
+    number_bytes = 2 if config.model.dtype == "bfloat16" else 4
+    rl = config.rl
+    completions = rl.prompts_per_step * rl.num_generations
+    sequence = rl.max_prompt_length + rl.max_completion_length
+    rollouts = -(-rl.last_step // rl.num_iterations)
+
+    def size(count: float) -> str:
+        return f"{count / memory.GIB:.2f} GiB"
+
+    rows = {"model": f"{shape.parameters:,} parameters, computing in {config.model.dtype}"}
+    if config.sft:
+        sft = config.sft
+        tokens = sft.rows_per_step * sft.max_length
+        peak = memory.activations(
+            shape,
+            sft.per_device_train_batch_size * sft.max_length,
+            sft.per_device_train_batch_size * sft.max_length,
+            number_bytes=number_bytes,
+            recomputed=sft.gradient_checkpointing,
+        )
+        rows |= {
+            "sft batch": f"{sft.per_device_train_batch_size} rows x {sft.gradient_accumulation_steps} micro-batches x {sft.max_length} tokens",
+            "sft tokens": f"at most {tokens:,} a step x {sft.last_step:,} steps = {tokens * sft.last_step:,}",
+            "sft memory": f"{size(memory.state(shape, reference=False))} state + at most {size(peak)} activations",
+        }
+    peak = memory.activations(
+        shape,
+        rl.per_device_train_batch_size * sequence,
+        rl.per_device_train_batch_size * rl.max_completion_length,
+        number_bytes=number_bytes,
+        recomputed=rl.gradient_checkpointing,
+    )
+    held = memory.cache(shape, min(config.eval.batch_size, completions), sequence, number_bytes=number_bytes)
+    rows |= {
+        "rl batch": f"{rl.prompts_per_step} prompts x {rl.num_generations} generations = {completions} completions "
+        f"= {completions // rl.per_device_train_batch_size} micro-batches x {rl.per_device_train_batch_size}",
+        "rl steps": f"{rl.last_step:,} updates on {rollouts:,} rollouts = {completions * rollouts:,} completions of at most {rl.max_completion_length:,} tokens",
+        "rl memory": f"{size(memory.state(shape, reference=rl.beta > 0))} state + at most {size(peak)} activations + {size(held)} cache",
+    }
+    return rows
+
+
 # ---- Small pieces ---------------------------------------------------------------------------------------------------
 
 

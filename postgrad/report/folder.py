@@ -66,6 +66,8 @@ class Folder:
     manifest: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    reward_order: dict[str, Any] = field(default_factory=dict)
+    """reward_order.json, which is there before summary.json is."""
     config: str = ""
     command: str = ""
     metrics: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
@@ -212,6 +214,7 @@ def read(path: Path, *, max_problems: int) -> Folder:
     folder.manifest = _object(folder, "manifest.json")
     folder.stages = _object(folder, "stages.json")
     folder.summary = _object(folder, "summary.json")
+    folder.reward_order = _object(folder, "reward_order.json")
     folder.config = _text(folder, "config.yaml")
     folder.command = _text(folder, "command.txt").strip()
     _metrics(folder)

@@ -61,7 +61,10 @@
     chart.append(cross);
     const reading = document.createElement("p");
     reading.className = "reading";
-    chart.closest("figure").querySelector("details.data").before(reading);
+    const plot = document.createElement("div");
+    plot.className = "plot";
+    chart.replaceWith(plot);
+    plot.append(chart, reading);
     chart.addEventListener("pointermove", (event) => {
       const box = chart.getBoundingClientRect();
       const at = (event.clientX - box.left) * chart.viewBox.baseVal.width / box.width;

@@ -120,6 +120,10 @@ def name_of(model: str) -> str:
     return NAMES.get(model, visible(model, 40))
 
 
+def stage_name(stage: str) -> str:
+    return NAMES.get(stage) or {"eval": "Evaluation"}.get(stage) or visible(stage[:1].upper() + stage[1:], 40)
+
+
 def style_of(model: str) -> str:
     return f"m-{model}" if model in NAMES else "s3"
 
@@ -130,9 +134,12 @@ def ordered(models: Iterable[str]) -> list[str]:
 
 
 def unit_of(name: str) -> Callable[[float], str] | None:
-    """How a claim's number reads: a change of accuracy in points, other shares in per cent, anything else as it is."""
+    """How a claim's number reads: a change of accuracy in points, other shares in per cent, anything else as it is.
+
+    "accuracy_change" and "accuracy: sft -> rl" are changes, "sft_accuracy" and "token_drop: sft -> rl" are not.
+    """
     words = set(re.split(r"[^a-z]+", name.lower()))
-    if words & {"accuracy", "pass"} and words & {"change", "difference", "gain", "loss"}:
+    if words & {"accuracy", "pass"} and ("->" in name or words & {"change", "difference", "gain", "loss"}):
         return points
     return percent if words & {"accuracy", "drop", "share", "rate"} else None
 
@@ -245,7 +252,8 @@ def headline(folder: Folder, models: Sequence[Model]) -> str:
     else:
         sentence += "changed accuracy by "
     sentence += points(rl.accuracy - before.accuracy)
-    if ends := interval(stated(folder, "accuracy_change").get("interval")):
+    names = ("accuracy_change", f"accuracy: {before.key} -> rl")
+    if ends := next((e for n in names if (e := interval(stated(folder, n).get("interval")))), None):
         sentence += f" {span(*ends, 100, 1)}"
     return sentence + (" of accuracy." if before.tokens and rl.tokens else ".")
 
@@ -278,7 +286,8 @@ def stage_rows(folder: Folder) -> list[dict[str, str]]:
         status = string(entry.get("status")) or ("not started" if stage in expected else "no record")
         detail = []
         steps = [series[-1][0] for series in folder.metrics.get(stage, {}).values()]
-        planned = number(mapping(config.get(stage)).get("max_steps"))
+        asked = mapping(config.get(stage))
+        planned = number(asked.get("stop_step")) or number(asked.get("max_steps"))
         if steps and planned and (status != "done" or max(steps) < planned):
             detail.append(f"step {count(max(steps))} of {count(planned)}")
         elif steps:
@@ -289,13 +298,26 @@ def stage_rows(folder: Folder) -> list[dict[str, str]]:
         icon = {"done": "✓", "running": "▸"}.get(status, "○")
         rows.append(
             {
-                "name": name_of(stage) if stage != "eval" else "Evaluation",
+                "name": stage_name(stage),
                 "status": visible(status, 40),
                 "icon": icon,
                 "detail": ", ".join(detail),
             }
         )
     return rows
+
+
+def decide(
+    met: object, measured: float | None, ends: tuple[float, float] | None, op: str, threshold: float | None
+) -> tuple[str, str]:
+    """A claim's verdict and a remark. Where the file does not say, an interval that holds the threshold decides nothing."""
+    held = ends is not None and threshold is not None and ends[0] < threshold < ends[1]
+    note = "the interval holds the threshold" if held else ""
+    if isinstance(met, bool):
+        return "met" if met else "not met", note
+    if held or measured is None or threshold is None or op not in (">=", "<="):
+        return "undecided", note
+    return "met" if (measured >= threshold if op == ">=" else measured <= threshold) else "not met", note
 
 
 def claims(folder: Folder) -> list[Claim]:
@@ -309,13 +331,7 @@ def claims(folder: Folder) -> list[Claim]:
         )
         value, around = quantity(key, measured, ends, threshold or 0)
         limit, _ = quantity(key, threshold, ends, measured or 0)
-        note, verdict = "", "undecided"
-        if isinstance(row.get("met"), bool):
-            verdict = "met" if row["met"] else "not met"
-        elif measured is not None and threshold is not None and op in (">=", "<="):
-            verdict = "met" if (measured >= threshold if op == ">=" else measured <= threshold) else "not met"
-        if ends and threshold is not None and ends[0] < threshold < ends[1]:
-            note = "the interval holds the threshold"
+        verdict, note = decide(row.get("met"), measured, ends, op, threshold)
         sign = {">=": "≥", "<=": "≤"}.get(op, visible(op, 4))
         result.append(
             Claim(
@@ -394,7 +410,7 @@ def frontier(models: Sequence[Model], missing: str) -> Figure | None:
     if not at:
         return None
     description = "; ".join(f"{p.name}: accuracy {percent(p.y)} at {short(p.x)} tokens" for p in at) + "."
-    x, y = svg.Axis("mean tokens in an answer", floor=0), svg.Axis("accuracy, %", percent=True, floor=-0.08, ceiling=1)
+    x, y = svg.Axis("mean tokens in an answer", floor=0), svg.Axis("accuracy, %", percent=True, floor=-0.1, ceiling=1)
     title = "Accuracy against tokens, stage by stage"
     rows = [
         (
@@ -587,7 +603,7 @@ CURVES = (
     Curve(
         "Reward",
         "reward",
-        (("reward", "mean"), ("reward_std", "standard deviation")),
+        (("reward", "mean"), ("reward_std", "spread within a group")),
         note="Over the traces of a step.",
     ),
     Curve(
@@ -745,8 +761,8 @@ def reward_parts(folder: Folder, limits: Limits) -> Figure | None:
 
 
 def reward_order(folder: Folder) -> dict[str, Any] | None:
-    row = mapping(folder.summary.get("reward_order"))
-    share = number(row.get("inverted_share"))
+    row = mapping(folder.summary.get("reward_order")) or folder.reward_order
+    share, alike = number(row.get("inverted_share")), number(row.get("inverted_share_same_style"))
     if not row or share is None:
         return None
     examples = listing(row.get("examples"))
@@ -754,8 +770,11 @@ def reward_order(folder: Folder) -> dict[str, Any] | None:
         visible(e if isinstance(e, str) else json.dumps(e, ensure_ascii=False, default=str), 400) for e in examples[:5]
     ]
     return {
-        "ok": share == 0,
+        "ok": not (share if alike is None else alike),
+        "none": share == 0,
         "share": percent(share, 1 if share == 0 or share >= 0.001 else 3),
+        "alike": percent(alike, 1 if not alike or alike >= 0.001 else 3) if alike is not None else "",
+        "pairs": count(number(row.get("pairs"))) if row.get("pairs") is not None else "the",
         "examples": lines,
         "more": max(0, len(examples) - 5),
     }
@@ -948,7 +967,7 @@ def stage_bars(folder: Folder) -> Figure | None:
     ][:12]
     if not spent:
         return None
-    rows = [("Evaluation" if k == "eval" else name_of(k), s, style_of(k) if k in NAMES else "s5") for k, s in spent]
+    rows = [(stage_name(k), s, style_of(k) if k in NAMES else "s5") for k, s in spent]
     title = "Time of each stage"
     description = "; ".join(f"{label}: {duration(s)}" for label, s, _ in rows) + "."
     chart = svg.bars("time", title, description, rows, lambda v: duration(v))
@@ -985,7 +1004,7 @@ def render(folder: Folder, limits: Limits) -> str:
         visible(string(hardware.get("gpu") or hardware.get("cpu")), 80),
         f"seed {visible(string(seed), 20)}" if seed is not None else "",
     ]
-    data = flatten(mapping(folder.summary.get("data")))
+    data = flatten(mapping(folder.summary.get("data")) or mapping(mapping(folder.stages.get("data")).get("result")))
     config = visible(folder.config, 40_000 if limits.problems > 3 else 8_000)
     return template.render(
         style=Markup(style),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from postgrad.report.folder import number
-from postgrad.report.page import quantity
+from postgrad.report.page import decide, quantity
 from postgrad.report.text import short, visible
 
 _CLAIM_KEYS = ("id", "statement", "measured", "interval", "op", "threshold", "n")
@@ -27,6 +27,8 @@ _ROW_KEYS = (
 )
 _OPTIONAL = ("peer", "peer_name", "ratio", "limit", "fraction_of_limit")
 """Keys of a benchmark's row that may be null: not every workload has a peer or a known limit."""
+
+_VERDICTS = {"met": "✓ met", "not met": "**✗ not met**", "undecided": "? undecided"}
 
 T = TypeVar("T")
 
@@ -92,16 +94,8 @@ def _claims(path: Path, content: dict[str, Any]) -> list[list[str]]:
         interval = (ends[0], ends[1])
         value, around = quantity(name, measured, interval, threshold)
         wanted, _ = quantity(name, threshold, interval, measured)
-        met = (
-            claim["met"]
-            if isinstance(claim.get("met"), bool)
-            else measured >= threshold
-            if op == ">="
-            else measured <= threshold
-        )
-        verdict = "✓ met" if met else "**✗ not met**"
-        if interval[0] < threshold < interval[1]:
-            verdict += " (the interval holds the threshold)"
+        decided, note = decide(claim.get("met"), measured, interval, op, threshold)
+        verdict = _VERDICTS[decided] + (f" ({note})" if note else "")
         rows.append(
             [
                 recipe,

@@ -353,7 +353,7 @@ def _error_bars(p: Point, plot: _Plot) -> str:
     return f'<path class="error" d="{path}"/>' if path else ""
 
 
-def _place(at: _Place, wide: float, taken: Sequence[_Box], room: _Box) -> tuple[float, float, str, _Box]:
+def _place(at: _Place, wide: float, taken: Sequence[tuple[_Box, int]], room: _Box) -> tuple[float, float, str, _Box]:
     """The label's place that covers least of what is there and leaves the room least: (x, y, anchor, its box)."""
 
     def option(place: tuple[float, float, str]) -> tuple[float, float, str, _Box]:
@@ -364,9 +364,9 @@ def _place(at: _Place, wide: float, taken: Sequence[_Box], room: _Box) -> tuple[
 
     def cost(candidate: tuple[float, float, str, _Box]) -> float:
         x0, y0, x1, y1 = candidate[3]
-        covered = sum(x0 < t[2] and t[0] < x1 and y0 < t[3] and t[1] < y1 for t in taken)
+        covered = sum(w for t, w in taken if x0 < t[2] and t[0] < x1 and y0 < t[3] and t[1] < y1)
         outside = max(0.0, room[0] - x0) + max(0.0, room[1] - y0) + max(0.0, x1 - room[2]) + max(0.0, y1 - room[3])
-        return 10 * covered + 3 * outside
+        return covered + 3 * outside
 
     return min(map(option, _PLACES), key=cost)
 
@@ -388,16 +388,16 @@ def scatter(
     plot = _plot(_scale(xs, x, pad=0.14), _scale(ys, y, pad=0.1), x, y, width, height, 30)
     body = plot.body
     placed = [(plot.x(p.x), plot.y(p.y)) for p in points]
-    taken = [(px - 8, py - 8, px + 8, py + 8) for px, py in placed]
+    taken = [((px - 8, py - 8, px + 8, py + 8), 60) for px, py in placed]
     for a, b in pairwise(placed):
         body.append(_arrow(a, b))
         dots = max(1, int(math.dist(a, b) / 8))
         along = [(a[0] + (b[0] - a[0]) * i / dots, a[1] + (b[1] - a[1]) * i / dots) for i in range(1, dots)]
-        taken += [(cx - 2, cy - 2, cx + 2, cy + 2) for cx, cy in along]
+        taken += [((cx - 2, cy - 2, cx + 2, cy + 2), 8) for cx, cy in along]
     for p, at in zip(points, placed, strict=True):
         wide = max(text_width(p.name, 14), text_width(p.note))
         lx, ly, anchor, box = _place(at, wide, taken, (plot.x.start, 14, width, plot.y.start))
-        taken.append(box)
+        taken.append((box, 100))
         body.append(
             f'<g class="{p.style}">{_error_bars(p, plot)}{_marker(_MARKERS.get(p.style, "circle"), *at, 5)}'
             f"{_label(lx, ly, p.name, anchor, 'name')}{_label(lx, ly + 15, p.note, anchor)}</g>"

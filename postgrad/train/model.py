@@ -52,10 +52,7 @@ def load_tokenizer(path: str) -> Any:
     return AutoTokenizer.from_pretrained(path)
 
 
-def from_scratch(
-    shape: dict[str, int], tokenizer: Any, *, seed: int, dtype: torch.dtype, device: torch.device
-) -> PreTrainedModel:
-    """A Qwen3 of this shape with random weights; the same seed gives the same weights on every machine."""
+def scratch_config(shape: dict[str, int], tokenizer: Any) -> Qwen3Config:
     settings: dict[str, Any] = {
         **shape,
         "vocab_size": len(tokenizer),
@@ -64,9 +61,16 @@ def from_scratch(
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "attn_implementation": attention.NAME,
     }
-    config = Qwen3Config(**settings)
+    return Qwen3Config(**settings)
+
+
+def from_scratch(
+    shape: dict[str, int], tokenizer: Any, *, seed: int, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """A Qwen3 of this shape with random weights; the same seed gives the same weights on every machine."""
+    config = scratch_config(shape, tokenizer)
+    config._attn_implementation = attention.NAME
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)

@@ -75,12 +75,13 @@ def _rounds_to(decimal: str, exact: Any) -> bool:
 
 
 def _unsolvable(equation: Any) -> bool:
-    """math-verify compares equations by their solutions, so that all those without any are equal: 2 = 3 and 4 = 9."""
+    """math-verify compares equations by their solutions, so that all without any are equal: 2 + 3 = 5 and 4 + 1 = 6."""
     import sympy
     from math_verify import grader
 
     left, right = grader.take_first_relation(equation).lhs, grader.take_last_relation(equation).rhs
-    return not sympy.solve(sympy.Eq(left, right, evaluate=False), dict=True)
+    equation = sympy.Eq(left, right, evaluate=False)
+    return not equation.free_symbols or not sympy.solve(equation, dict=True)
 
 
 def _compare(math: Any, gold: str, answer: str) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def _compare(math: Any, gold: str, answer: str) -> dict[str, Any]:
             raise
         except Exception as error:
             raise _Unparsed(whose) from error
-        if not found:
+        # Of a chain a = b = c that it cannot read, math-verify returns the last part alone.
+        if not found or (equal.is_relation(text) and not grader.is_relation(found[0])):
             raise _Unparsed(whose)
         expression = found[0]
         # latex2sympy reads the imaginary unit as a letter.

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import accumulate
 
 
 class Prose(Exception):
@@ -99,12 +100,21 @@ def _same_bag(gold: tuple[Tree, ...], answer: tuple[Tree, ...], compare: Compare
 
 # Reading
 
+_LONGEST_ANSWER = 4000
+"""Characters. The longest gold answer in the sets we measured on has 993."""
+_DEEPEST = 40
+"""Brackets within brackets: reading recurses on them."""
+
 
 def read(written: str) -> Tree:
-    """The tree of an answer as written. Raises Prose for sentences and ValueError for nothing at all."""
+    """The tree of an answer as written. Raises Prose for sentences, ValueError for nothing and for too much."""
+    if len(written) > _LONGEST_ANSWER:
+        raise ValueError(f"of {len(written)} characters")
     text = normal(written)
     if not text:
         raise ValueError("empty")
+    if _depth(text) > _DEEPEST:
+        raise ValueError("nested too deeply")
     if _is_prose(text):
         raise Prose(text)
     return _tree(text)
@@ -151,6 +161,11 @@ def _split(text: str, separators: set[str]) -> list[str]:
             pieces.append(text[begin : token.start()])
             begin = token.end()
     return [piece.strip() for piece in (*pieces, text[begin:]) if piece.strip()]
+
+
+def _depth(text: str) -> int:
+    steps = ((token[0] in _OPENING) - (token[0] in _CLOSING) for token in _TOKEN.finditer(text))
+    return max(accumulate(steps))
 
 
 def _encloses(text: str) -> bool:
@@ -209,6 +224,7 @@ _SPELLINGS = [
         (r"\\(?:text(?:bf|rm|it|normal|sf)?|mbox|hbox)\s*\{", r"\\text{"),
         (r"\\(?:mathbf|mathit|mathrm|boldsymbol|bf|rm|vec|overrightarrow|operatorname)\s*\{([A-Za-z])\}", r"\1"),
         (r"\\mathrm\s*\{", r"\\text{"),
+        (r"(\\text\{[^{}]*)\}\s*/\s*\\text\{", r"\1/"),
         (r"\\text\{\s*(?:and|or),?\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z])", ","),
         (r",\s*,", ","),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),

@@ -94,7 +94,8 @@ def _altered(tree: equal.Tree) -> Iterator[str]:
                 swapped = [tree.items[-1].text, *middle, tree.items[0].text]
                 yield tree.brackets[0] + ", ".join(swapped) + tree.brackets[1]
         case equal.Bag():
-            yield from _altered_items(tree.items, r"\{", r"\}")
+            braces = (r"\{", r"\}") if tree.text.startswith(r"\{") else ("", "")
+            yield from _altered_items(tree.items, *braces)
 
 
 def _altered_items(items: tuple[equal.Tree, ...], opening: str, closing: str) -> Iterator[str]:
@@ -107,18 +108,19 @@ def _altered_items(items: tuple[equal.Tree, ...], opening: str, closing: str) ->
 
 def _altered_leaf(text: str) -> Iterator[str]:
     base, _ = equal.split_unit(text)
+    rest = text[len(base) :]
     number = equal.number(base)
     if number is not None:
-        yield str(number.value + 1)
+        yield f"{number.value + 1}{rest}"
         if number.value:
-            yield str(-number.value)
+            yield f"{-number.value}{rest}"
     elif equal.is_words(base):
         yield "none of these"
     elif not equal.is_relation(base):
         yield f"{base} + 1"
     digit = re.search(r"[1-9]", base)
     if digit and (number is None or number.value):
-        yield base[: digit.start()] + str(int(digit[0]) % 9 + 1) + base[digit.end() :]
+        yield base[: digit.start()] + str(int(digit[0]) % 9 + 1) + base[digit.end() :] + rest
 
 
 def _value(item: equal.Tree) -> Fraction | str:

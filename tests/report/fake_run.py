@@ -266,14 +266,14 @@ def summary() -> dict[str, Any]:
         },
         "comparisons": [
             {
-                "name": "accuracy_change",
+                "name": "accuracy: sft -> rl",
                 "statement": "Accuracy, RL minus SFT",
                 "value": 0.010,
                 "interval": [-0.008, 0.028],
                 "n": 999,
             },
             {
-                "name": "tokens_drop",
+                "name": "token_drop: sft -> rl",
                 "statement": "Share of tokens saved by RL",
                 "value": 0.48,
                 "interval": [0.466, 0.493],
@@ -330,7 +330,12 @@ def summary() -> dict[str, Any]:
                 "met": False,
             },
         ],
-        "reward_order": {"inverted_share": 0.0, "examples": []},
+        "reward_order": {
+            "inverted_share": 0.083,
+            "inverted_share_same_style": 0.0,
+            "pairs": 1944,
+            "examples": ["(wrong, 8 tokens, formatted) earns 1.200, (correct, 256 tokens, unformatted) earns 1.100"],
+        },
         "data": {
             "train": 6000,
             "validation": 200,

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postgrad.records import Problem, Status, Trace, Verdict
+from postgrad.verify import extract
 from postgrad.verify import gold as golds
-from postgrad.verify.maths import boxed, final_answer
+from postgrad.verify.choice import choice
+from postgrad.verify.maths import Maths, boxed, final_answer
+from postgrad.verify.number import Within
+from postgrad.verify.pool import Failed
 
 CORRECT, WRONG, NO_ANSWER, UNCHECKED = Status.CORRECT, Status.WRONG, Status.NO_ANSWER, Status.UNCHECKED
 
@@ -180,3 +186,42 @@ def test_numbers_agree_with_fractions(value: Fraction) -> None:
     exact = math.isclose(Fraction(decimal), value, rel_tol=0, abs_tol=0)
     if abs(value) < 1000:  # under six significant digits: only the exact decimal will do
         assert (in_box(str(value), decimal).status is CORRECT) == exact
+
+
+class NoAlgebra:
+    """A pool that has no worker free, so that only what runs in this process is tried."""
+
+    def ask(self, _job: dict[str, Any]) -> dict[str, Any]:
+        raise Failed("no worker")
+
+
+pieces = st.sampled_from(
+    r"1 0 , . / - + = < ( ) [ ] { } \{ \} \frac \sqrt \text{ \pm \cup \in \boxed{ $ % ^ _ x i or and no cm the pi".split()
+    + [" ", "\\", "\n", "\\\\", "^\\circ", "\\begin{array}", "\\end{array}", "−", "²", "٣", "½", "\x00", "\ud800"]
+)
+
+
+@given(st.lists(pieces, max_size=30).map("".join), st.lists(pieces, max_size=30).map("".join))
+@settings(max_examples=300, deadline=1000)
+def test_nothing_that_is_written_raises(gold: str, text: str) -> None:
+    pool: Any = NoAlgebra()
+    for find in (extract.boxed, extract.final):
+        Maths(find, pool)(Problem("p", (), gold), trace(text))
+    Maths(extract.boxed, pool).compare(gold, text)
+    Maths(extract.boxed, pool).compare("1", gold)
+    Within()(Problem("p", (), gold), trace(text))
+    choice(Problem("p", (), gold), trace(text))
+
+
+@pytest.mark.parametrize("piece", ["1", "1,", "(", ")", "(1,", "{", "\\{", "\\text{", "x=", "-", "1 ", "a b ", "5 cm ", "\\pm", "1/", "^2", "\\frac", " ", "$", ".", "A:", "**", "answer is ", "answer: A ", "and ", "\\boxed{", "\\\\", "\\begin{", "10^", "9,999"])  # fmt: skip  # noqa: E501
+def test_long_repetitions_are_quick(piece: str) -> None:
+    pool: Any = NoAlgebra()
+    verifier = Maths(extract.final, pool)
+    long = piece * (3900 // len(piece))
+    started = time.monotonic()
+    for text in (long, "1" + long, long + "1", rf"\boxed{{{long}}}", "so " + piece * 10_000):
+        verifier.compare("5", text)
+        verifier(Problem("p", (), "5"), trace(text))
+        Within()(Problem("p", (), "5"), trace(text))
+        choice(Problem("p", (), "A"), trace(text))
+    assert time.monotonic() - started < 2
