@@ -195,10 +195,16 @@ class NoAlgebra:
         raise Failed("no worker")
 
 
-pieces = st.sampled_from(
-    r"1 0 , . / - + = < ( ) [ ] { } \{ \} \frac \sqrt \text{ \pm \cup \in \boxed{ $ % ^ _ x i or and no cm the pi".split()
-    + [" ", "\\", "\n", "\\\\", "^\\circ", "\\begin{array}", "\\end{array}", "−", "²", "٣", "½", "\x00", "\ud800"]
-)
+PIECES = [
+    "1", "0", ",", ".", "/", "-", "+", "=", "<", "(", ")", "[", "]", "{", "}", r"\{", r"\}", "$", "%", "^", "_", " ", "\\", "\n",
+    r"\frac", r"\sqrt", r"\text{", r"\pm", r"\cup", r"\in", r"\boxed{", "\\\\", r"^\circ", r"\begin{array}", r"\end{array}",
+    "x", "i", "or", "and", "no", "cm", "the", "pi", "−", "²", "٣", "½", "\x00", "\ud800",
+]  # fmt: skip
+REPEATED = [
+    "1", "1,", "(", ")", "(1,", "{", r"\{", r"\text{", "x=", "-", "1 ", "a b ", "5 cm ", r"\pm", "1/", "^2", r"\frac", " ", "$", ".",
+    "A:", "**", "answer is ", "answer: A ", "and ", r"\boxed{", "\\\\", r"\begin{", "10^", "9,999",
+]  # fmt: skip
+pieces = st.sampled_from(PIECES)
 
 
 @given(st.lists(pieces, max_size=30).map("".join), st.lists(pieces, max_size=30).map("".join))
@@ -213,7 +219,7 @@ def test_nothing_that_is_written_raises(gold: str, text: str) -> None:
     choice(Problem("p", (), gold), trace(text))
 
 
-@pytest.mark.parametrize("piece", ["1", "1,", "(", ")", "(1,", "{", "\\{", "\\text{", "x=", "-", "1 ", "a b ", "5 cm ", "\\pm", "1/", "^2", "\\frac", " ", "$", ".", "A:", "**", "answer is ", "answer: A ", "and ", "\\boxed{", "\\\\", "\\begin{", "10^", "9,999"])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize("piece", REPEATED)
 def test_long_repetitions_are_quick(piece: str) -> None:
     pool: Any = NoAlgebra()
     verifier = Maths(extract.final, pool)
