@@ -148,7 +148,8 @@ def quantity(name: str, value: float | None, ends: tuple[float, float] | None, r
     """A number and its interval, in the unit that its name tells."""
     unit = unit_of(name)
     if unit is None or max(abs(v) for v in (value or 0, reference, *(ends or ()))) > 1.5:
-        return short(value), span(*ends) if ends else ""
+        sign = "+" if "->" in name and value is not None and value > 0 else ""
+        return sign + short(value), span(*ends) if ends else ""
     return unit(value) if value is not None else "–", span(*ends, 100, 1) if ends else ""
 
 
@@ -382,7 +383,7 @@ def model_table(models: Sequence[Model]) -> Table | None:
         row = [
             name_of(m.key),
             with_interval(percent(m.accuracy), m.accuracy_interval, 100, 1),
-            with_interval(short(m.tokens, 4), m.tokens_interval, 1, 1 if (m.tokens or 0) < 1000 else 0),
+            with_interval("–" if m.tokens is None else f"{m.tokens:,.1f}", m.tokens_interval, 1, 1),
             share(m.rest, "no_answer", m.n),
             share(m.rest, "unchecked", m.n),
         ]
@@ -550,8 +551,8 @@ def label_tables(folder: Folder, limits: Limits) -> list[Table]:
         for label, groups in folder.evals[model].by_label.items():
             labels.setdefault(label, set()).update(groups)
     tables: list[Table] = []
-    for label, values in sorted(labels.items()):
-        if not 2 <= len(values) <= 12 or len(tables) == 4:
+    for label, values in sorted(labels.items(), key=lambda item: (len(item[1]), item[0])):
+        if not 2 <= len(values) <= 12 or len(tables) == 6:
             continue
         rows = []
         for value in sorted(values, key=lambda v: (len(v), v))[: limits.rows]:
@@ -998,9 +999,10 @@ def render(folder: Folder, limits: Limits) -> str:
     absent = [name_of(m.key) for m in models if m.tokens is None or m.accuracy is None]
     rows, packages = environment(folder)
     hardware = mapping(folder.manifest.get("hardware"))
+    commit = string(folder.manifest.get("commit"))
     facts = [
         visible(string(folder.manifest.get("created")), 40)[:16].replace("T", " "),
-        f"commit {visible(string(folder.manifest.get('commit')), 60)[:10]}" if folder.manifest.get("commit") else "",
+        f"commit {visible(commit, 60)[:10]}{' + changes' if commit.endswith('+') else ''}" if commit else "",
         visible(string(hardware.get("gpu") or hardware.get("cpu")), 80),
         f"seed {visible(string(seed), 20)}" if seed is not None else "",
     ]
@@ -1036,7 +1038,8 @@ def render(folder: Folder, limits: Limits) -> str:
         environment=rows,
         packages=packages,
         time=stage_bars(folder),
-        commit=visible(string(folder.manifest.get("commit")), 60),
+        commit=visible(commit.removesuffix("+"), 60),
+        changed=commit.endswith("+"),
         command=visible(folder.command, 2000),
         resume=f"postgrad resume {shlex.quote(visible(folder.path.resolve().name, 120))}",
     )

@@ -389,6 +389,11 @@ def scatter(
     body = plot.body
     placed = [(plot.x(p.x), plot.y(p.y)) for p in points]
     taken = [((px - 8, py - 8, px + 8, py + 8), 60) for px, py in placed]
+    for p, (px, py) in zip(points, placed, strict=True):
+        if p.x_interval:
+            taken.append(((plot.x(p.x_interval[0]), py - 4, plot.x(p.x_interval[1]), py + 4), 40))
+        if p.y_interval:
+            taken.append(((px - 4, plot.y(p.y_interval[1]), px + 4, plot.y(p.y_interval[0])), 40))
     for a, b in pairwise(placed):
         body.append(_arrow(a, b))
         dots = max(1, int(math.dist(a, b) / 8))

@@ -66,12 +66,12 @@ def count(value: float | None) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.912 -> "91.2 %"."""
-    return "–" if value is None else f"{100 * value:.{digits}f}{SPACE}%".replace("-", MINUS)
+    return "–" if value is None else f"{100 * value:z.{digits}f}{SPACE}%".replace("-", MINUS)
 
 
 def points(value: float | None, digits: int = 1) -> str:
     """A difference of shares: 0.0104 -> "+1.0 points"."""
-    return "–" if value is None else f"{100 * value:+.{digits}f}{SPACE}points".replace("-", MINUS)
+    return "–" if value is None else f"{100 * value:+z.{digits}f}{SPACE}points".replace("-", MINUS)
 
 
 def span(low: float, high: float, scale: float = 1, digits: int | None = None) -> str:
@@ -80,7 +80,7 @@ def span(low: float, high: float, scale: float = 1, digits: int | None = None) -
     def one(value: float) -> str:
         if digits is None:
             return short(value * scale)
-        return f"{value * scale:,.{digits}f}".replace("-", MINUS)
+        return f"{value * scale:z,.{digits}f}".replace("-", MINUS)
 
     return f"[{one(low)},{SPACE}{one(high)}]"
 
