@@ -72,7 +72,7 @@ def fit(
         load_weights(model, saved)
         checkpoint.load_optimizer(saved, optimizer)
         feed.restore(state["source"])
-        run.rewind(stage, taken)
+    run.rewind(stage, taken)
 
     run.progress.start(stage, settings.last_step, "step")
     while taken < settings.last_step:
