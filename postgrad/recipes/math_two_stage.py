@@ -162,11 +162,13 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     )
     examples = list(selected.examples)
     counts: dict[str, Any] = {"selection": {name: getattr(selected.counts, name) for name in selected.counts.__slots__}}
-    for name, found in {"sft": overlap.overlap(examples, test), "rl": overlap.overlap(rl, test)}.items():
+    leaks = {"sft": overlap.overlap(examples, test), "rl": overlap.overlap(rl, test)}
+    for name, found in leaks.items():
         counts[f"overlap_{name}_test"] = {str(kind): matches for kind, matches in found.counts().items()}
     if chosen.decontaminate:
-        examples = overlap.apart(examples, overlap.overlap(examples, test))
-        rl = overlap.apart(rl, overlap.overlap(rl, test))
+        examples, rl = overlap.apart(examples, leaks["sft"]), overlap.apart(rl, leaks["rl"])
+    # What validates must not be trained on, in whatever words, spaces and letter cases it is repeated.
+    examples = overlap.apart(examples, overlap.overlap(examples, validation), frozenset({overlap.Kind.EXACT}))
     golds = {
         name: gold.keep_checkable(rows, maths.boxed)
         for name, rows in (("rl", rl), ("validation", validation), ("test", test))
@@ -480,19 +482,12 @@ def _arithmetic(config: Config) -> tuple[list[Any], list[Problem], list[Problem]
 
 
 def _files(config: Config) -> tuple[list[Any], list[Problem], list[Problem], list[Problem]]:
-    from postgrad.data import sources
-    from postgrad.data.mixture import order
+    from postgrad.data import sources, split
 
     assert config.data.files is not None, "main looks before it calls"
     files = config.data.files
-    rl = sources.problems(files.rl)
-    shuffled = [rl[int(place)] for place in order(len(rl), config.seed, 0, 0)]
-    kept_out = max(1, round(files.validation_fraction * len(rl)))
-    validation = shuffled[:kept_out]
-    apart = {problem.prompt for problem in validation}
-    # The paper's two stages share their problems, so what validates stage two must be kept out of stage one as well.
-    candidates = [candidate for candidate in sources.candidates(files.sft) if candidate.problem.prompt not in apart]
-    return candidates, shuffled[kept_out:], validation, sources.problems(files.test)
+    divided = split.split(sources.problems(files.rl), files.validation_fraction, config.seed)
+    return sources.candidates(files.sft), list(divided.train), list(divided.held_out), sources.problems(files.test)
 
 
 def _with_system(record: Any, config: Config) -> Any:
