@@ -289,8 +289,16 @@ def evaluate(
             raise _UsageError("--data is missing: a file of problems with answers (only a run brings its own)")
         from postgrad.evaluate import folder
 
-        sampling = {"samples": samples, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        found = folder(model, data, **sampling, limit=limit, out=out)
+        found = folder(
+            model,
+            data,
+            samples=samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            limit=limit,
+            seed=seed,
+            out=out,
+        )
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
 
 

@@ -183,8 +183,8 @@ def load(model: type[S], sources: Sequence[Source]) -> Loaded[S]:
         checked = _check(model, root)
     if isinstance(checked, ValidationError):
         meant = {hint for fault in faults for hint in fault.hints}
-        found = _translate(checked, model, root, sources)
-        faults += [fault for fault in found if not fault.absence or (complete and fault.key not in meant)]
+        invalid = _translate(checked, model, root, sources)
+        faults += [fault for fault in invalid if not fault.absence or (complete and fault.key not in meant)]
     if faults or isinstance(checked, ValidationError):
         raise ConfigError(faults)
     return Loaded(checked, _places(checked.model_dump(mode="json"), root))
