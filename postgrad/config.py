@@ -199,7 +199,10 @@ def _check(model: type[S], root: _Node) -> S | ValidationError:
 
 def read_yaml(text: str, name: str) -> Any:
     """Plain values of one YAML document, by the same rules as a config."""
-    node, faults = _parse(text, name)
+    try:
+        node, faults = _parse(text, name)
+    except _RefusedError as error:
+        raise ConfigError(error.args[0]) from None
     if faults:
         raise ConfigError(faults)
     return _plain(node)
@@ -549,15 +552,17 @@ _WANTED = {
     "too_long": "at most {max_length} items",
     "union_tag_invalid": "{expected_tags} as its {discriminator}",
     "union_tag_not_found": "the key {discriminator}",
+    "extra_forbidden": "no such key in this form of the section",
 }
 
 
 def _unknown_keys(error: ValidationError, model: type[BaseModel], root: _Node) -> dict[tuple[str, ...], Fault]:
     """By path: keys that no section has, and keys below one that takes a single value."""
     found = {}
+    known = {tuple(name.split(".")) for name in keys(model)}
     for item in error.errors(include_url=False):
         path, node = _locate(root, item["loc"])
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and path not in known:
             found[path] = _unknown(path, node, model)
         elif isinstance(node.value, dict) and node.value and not _holds_keys(path, model):
             name, child = next(iter(node.value.items()))

@@ -206,6 +206,22 @@ def test_alternatives_are_chosen_by_their_tag() -> None:
     assert "wanted 'cat', 'dog' as its 'kind'" in str(found)
 
 
+class Keeper(Settings):
+    pet: Cat | Dog
+
+
+def test_a_key_of_another_alternative_is_not_called_unknown() -> None:
+    text = "\n".join(map(str, faults("pet.tricks=3", model=Keeper, base=Text("pet: {kind: cat}\n", "pet.yaml"))))
+    assert "'pet.tricks': got 3, wanted no such key in this form of the section" in text
+    assert "unknown key" not in text
+
+
+def test_plain_values_are_refused_by_the_same_rules() -> None:
+    for text in ("a: [", "a: 1\na: 2\n"):
+        with pytest.raises(ConfigError, match=r"run\.yaml:"):
+            config.read_yaml(text, "run.yaml")
+
+
 # Faults
 
 
