@@ -173,7 +173,9 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="See `postgrad recipes`.", autocompletion=_complete_recipe)]
+Recipe = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="See `postgrad recipes`.", autocompletion=_complete_recipe)
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as rl.learning_rate=1e-5.")]
 Preset = Annotated[str, typer.Option(help="Packaged settings: laptop, gpu or paper.")]
 Files = Annotated[list[Path] | None, typer.Option("--config", help="YAML over the preset; can be given again.")]
@@ -384,7 +386,9 @@ def export(
     folder: RunFolder,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     to: Annotated[Literal["hf", "trl", "verl"], typer.Option(help="hf: the model; trl, verl: data and settings.")],
-    stage: Annotated[Literal["best", "sft", "rl"], typer.Option(help="hf: after which stage; best: the last.")] = "best",
+    stage: Annotated[
+        Literal["best", "sft", "rl"], typer.Option(help="hf: after which stage; best: the last.")
+    ] = "best",
     debug: Debug = False,
 ) -> None:
     """Hand a run's model, or its data and settings, to another tool."""

@@ -584,9 +584,7 @@ def _without(node: _Node, path: Sequence[str]) -> _Node:
     return _Node(section, node.place)
 
 
-def _translate(
-    error: ValidationError, model: type[BaseModel], root: _Node, sources: Sequence[Source]
-) -> list[Fault]:
+def _translate(error: ValidationError, model: type[BaseModel], root: _Node, sources: Sequence[Source]) -> list[Fault]:
     """Faults of a merged config without unknown keys."""
     missing: list[Fault] = []
     invalid: list[Fault] = []

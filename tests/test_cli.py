@@ -135,7 +135,9 @@ def test_recipes_are_listed_with_their_first_line(invoke: Invoke) -> None:
 # Config
 
 
-def test_print_config_says_where_values_come_from(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_print_config_says_where_values_come_from(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.yaml").write_text("end: data\n")
     monkeypatch.setenv("POSTGRAD__SEED", "7")
     plain = invoke("run", "toy", "--config", "mine.yaml", "size=5", "--print-config")
@@ -443,11 +445,15 @@ def run(tmp_path: Path) -> Path:
     prompt = (Message("system", "Think."), Message("user", "1 + 1?"))
     write_jsonl(folder / "data" / "sft.jsonl", [Example(prompt, "so 2", 2.0, "a"), Example(prompt, "2", 1.0, "b")])
     for name in ("rl", "validation", "test"):
-        write_jsonl(folder / "data" / f"{name}.jsonl", [Problem(f"{name}-0", prompt, "2"), Problem(f"{name}-1", prompt, None)])
+        write_jsonl(
+            folder / "data" / f"{name}.jsonl", [Problem(f"{name}-0", prompt, "2"), Problem(f"{name}-1", prompt, None)]
+        )
     return folder
 
 
-def test_export_to_hugging_face_takes_the_named_checkpoint_without_state(invoke: Invoke, run: Path, tmp_path: Path) -> None:
+def test_export_to_hugging_face_takes_the_named_checkpoint_without_state(
+    invoke: Invoke, run: Path, tmp_path: Path
+) -> None:
     assert invoke("export", run, "--to", "hf", "best").exit_code == 0
     assert {path.name: path.read_text() for path in (tmp_path / "best").iterdir()} == {
         "config.json": "{}",
