@@ -40,7 +40,8 @@ def listing(value: object) -> list[Any]:
 
 
 def string(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
+    """Text as it is, a plain value written out, and nothing for what has parts."""
+    return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else ""
 
 
 def interval(value: object) -> tuple[float, float] | None:

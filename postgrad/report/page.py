@@ -167,18 +167,26 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
-def flatten(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def compact(value: object, limit: int) -> str:
+    """Any JSON value on one line."""
+    if isinstance(value, str):
+        return visible(value, limit)
+    try:
+        return visible(json.dumps(value, ensure_ascii=False, default=str), limit)
+    except RecursionError:
+        return "(nested too deeply to show)"
+
+
+def flatten(value: dict[str, Any], prefix: str = "", depth: int = 4) -> list[tuple[str, str]]:
+    """Nested counts as rows: ("selection › kept", "5,588")."""
     rows: list[tuple[str, str]] = []
     for key, item in value.items():
         name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(item, dict):
-            rows += flatten(mapping(item), f"{name} › ")
-        elif (known := number(item)) is not None:
-            rows.append((visible(name, 80), count(known)))
-        elif isinstance(item, str | bool) or item is None:
-            rows.append((visible(name, 80), visible(str(item), 200)))
+        if isinstance(item, dict) and depth:
+            rows += flatten(mapping(item), f"{name} › ", depth - 1)
         else:
-            rows.append((visible(name, 80), visible(json.dumps(item, ensure_ascii=False, default=str), 300)))
+            known = number(item)
+            rows.append((visible(name, 80), compact(item, 300) if known is None else count(known)))
     return rows
 
 
@@ -444,6 +452,7 @@ def budgets(folder: Folder, limits: Limits) -> list[Figure]:
     )
     if not rows:
         return []
+    rows = spaced(rows, 200)
     lines = []
     for model in NAMES:
         line = [(b, value) for b, row in rows if (value := number(row.get(model))) is not None]
@@ -767,9 +776,7 @@ def reward_order(folder: Folder) -> dict[str, Any] | None:
     if not row or share is None:
         return None
     examples = listing(row.get("examples"))
-    lines = [
-        visible(e if isinstance(e, str) else json.dumps(e, ensure_ascii=False, default=str), 400) for e in examples[:5]
-    ]
+    lines = [compact(e, 400) for e in examples[:5]]
     return {
         "ok": not (share if alike is None else alike),
         "none": share == 0,

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import fake_run
 import pytest
@@ -109,6 +110,7 @@ def test_no_folder_is_said_plainly(tmp_path: Path) -> None:
         b'{"a": [',
         b"\xff\xfe\x00",
         b"[" * 5000,
+        b'{"data":' * 900 + b"1" + b"}" * 900,
         b'{"models": 3, "claims": {"x": 1}, "step": "a"}\n' * 2,
     ],
 )
@@ -181,6 +183,32 @@ def test_a_large_run_stays_small(tmp_path: Path) -> None:
     assert "of 30 problems in evals/samples.jsonl" in html
     assert "characters cut" in html
     assert "And 4977 more; all are in events.jsonl." in html
+
+
+def test_the_worst_page_that_can_be_told_is_small(tmp_path: Path) -> None:
+    """Every list longer and every text worse than a run makes them: quotes grow fivefold when they are escaped."""
+    bad = '"' * 5000
+    metrics = [
+        {"stage": f"{bad}{stage}", "step": step, **{name: step % 7 / 8 + i for i, name in enumerate(names)}}
+        for names in [
+            [m for curve in page.CURVES for m, _ in curve.metrics] + [f"rewards/{bad}{i}/mean" for i in range(9)]
+        ]
+        for stage in range(7)
+        for step in range(600)
+    ]
+    fake_run.lines(tmp_path / "metrics.jsonl", metrics)
+    summary: dict[str, Any] = {
+        "claims": [{"id": bad, "statement": bad, "op": bad}] * 99,
+        "comparisons": [{"name": bad, "statement": bad}] * 99,
+        "models": {f"{i}{bad}": {"accuracy": {"value": 0.5}, "tokens": {"value": i}} for i in range(99)},
+        "data": {f"{bad}{i}": bad for i in range(999)},
+        "reward_order": {"inverted_share": 1, "examples": [bad] * 99},
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(bad * 99, encoding="utf-8")
+    sample = {"problem_id": bad, "prompt": bad, "gold": bad, "tokens": ['"'] * 9000, "logprobs": [-9.0] * 9000}
+    fake_run.lines(tmp_path / "evals" / "samples.jsonl", [{**sample, "model": f"{m}{bad}"} for m in range(9)])
+    assert report.write(tmp_path).stat().st_size <= page.MAX_BYTES
 
 
 def test_tokens_without_their_probabilities_are_shown_plain() -> None:
