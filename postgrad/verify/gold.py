@@ -14,6 +14,8 @@ from fractions import Fraction
 from postgrad.protocols import Verifier
 from postgrad.records import Problem, Status, Trace
 from postgrad.verify import equal
+from postgrad.verify.numeral import number
+from postgrad.verify.spelling import split_unit, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +109,22 @@ def _altered_items(items: tuple[equal.Tree, ...], opening: str, closing: str) ->
 
 
 def _altered_leaf(text: str) -> Iterator[str]:
-    base, _ = equal.split_unit(text)
+    base, _ = split_unit(text)
     rest = text[len(base) :]
-    number = equal.number(base)
-    if number is not None:
-        yield f"{number.value + 1}{rest}"
-        if number.value:
-            yield f"{-number.value}{rest}"
-    elif equal.is_words(base):
+    plain = number(base)
+    if plain is not None:
+        yield f"{plain.value + 1}{rest}"
+        if plain.value:
+            yield f"{-plain.value}{rest}"
+    elif words(base):
         yield "none of these"
     elif not equal.is_relation(base):
         yield f"{base} + 1"
     digit = re.search(r"[1-9]", base)
-    if digit and (number is None or number.value):
+    if digit and (plain is None or plain.value):
         yield base[: digit.start()] + str(int(digit[0]) % 9 + 1) + base[digit.end() :] + rest
 
 
 def _value(item: equal.Tree) -> Fraction | str:
-    number = equal.number(item.text)
-    return item.text if number is None else number.value
+    plain = number(item.text)
+    return item.text if plain is None else plain.value

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from postgrad.records import Problem, Status, Trace, Verdict
-from postgrad.verify import equal, extract
+from postgrad.verify import extract, numeral
+from postgrad.verify.spelling import normal, split_unit
 
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALED = re.compile(rf"(.*?)(?:\s|\\text\s*\{{)+({'|'.join(_SCALES)})s?\b(.*)", re.IGNORECASE)
@@ -46,10 +47,10 @@ class Within:
 
 def _read(written: str) -> tuple[Fraction, bool] | None:
     """The value and whether it is a percentage (12% is 12, True)."""
-    text = equal.normal(written)
+    text = normal(written)
     scaled = _SCALED.fullmatch(text)
-    base, _ = equal.split_unit(scaled[1].strip() if scaled else text)
-    number = equal.number(base)
+    base, _ = split_unit(scaled[1].strip() if scaled else text)
+    number = numeral.number(base)
     if number is None:
         return None
     return number.value * (_SCALES[scaled[2].lower()] if scaled else 1), number.percent

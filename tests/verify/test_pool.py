@@ -20,11 +20,12 @@ from postgrad.verify.maths import Maths, boxed
 from postgrad.verify.pool import Pool
 
 ROOT = Path(__file__).parents[2]
+DEADLINE_S = 2.0
 
 
 @pytest.fixture
 def impatient() -> Iterator[Maths]:
-    pool = Pool(deadline_s=1.0, workers=1)
+    pool = Pool(deadline_s=DEADLINE_S, workers=1)
     yield Maths(extract.boxed, pool)
     pool.close()
 
@@ -47,8 +48,8 @@ def test_a_bomb_is_unchecked_within_the_deadline(impatient: Maths, bomb: str) ->
     started = time.monotonic()
     verdict = impatient.compare("5+x", bomb)
     assert verdict.status is Status.UNCHECKED
-    assert "no result in 1 s" in verdict.reason
-    assert time.monotonic() - started < 3
+    assert "no result in" in verdict.reason
+    assert time.monotonic() - started < DEADLINE_S + 2
     if bomb == "9^9^9^9":  # once is enough: a new worker takes its time to start
         assert is_fine(impatient)
 
