@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import platform
+import shlex
+import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +44,7 @@ class Run:
         self.preset: str = manifest["preset"]
         self.progress: Progress = silent()
         self.stop_requested: str | None = None
-        """Set by signal handlers to the signal's name; stages look at it between steps."""
+        """Set by signal handlers to the signal's name; stages look at it between steps, others by `check_stop`."""
         self._started = time.monotonic()
 
     @classmethod
@@ -68,7 +72,7 @@ class Run:
             "seed": config.seed,
         }
         write_text(out / "config.yaml", dump_yaml(config))
-        write_text(out / "command.txt", " ".join(command) + "\n")
+        write_text(out / "command.txt", shlex.join(command) + "\n")
         write_json(out / "manifest.json", manifest)
         return cls(out, manifest)
 
@@ -92,8 +96,8 @@ class Run:
     def stage(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run `function(*arguments)` once in the life of this run; its JSON result is kept and returned ever after.
 
-        Arguments with a JSON form are fingerprinted. A finished stage whose arguments have changed since is an error:
-        what follows would mix two configurations.
+        Arguments with a JSON form are fingerprinted. A stage whose arguments have changed since is an error: what
+        follows would mix two configurations.
         """
         fingerprint = hashlib.sha256(
             json.dumps([_jsonable(a) for a in arguments], sort_keys=True).encode()
@@ -106,22 +110,37 @@ class Run:
             )
         if known and known["status"] == "done":
             return known["result"]
+        self.stop_if_asked(f"before {name}")
+        self.check_stop(f"before stage {name!r}")
         seconds_before = known["seconds"] if known else 0.0
+        if known:
+            self._keep("events.jsonl", lambda row: row["stage"] != name or row["step"] > 0)  # set-up will tell them again
         started = time.monotonic()
         record = {"status": "running", "fingerprint": fingerprint, "seconds": seconds_before, "result": None}
         self._record(name, record)
         try:
             result = function(*arguments)
-        finally:
-            record["seconds"] = seconds_before + time.monotonic() - started
-            self._record(name, record)
-        self._record(name, {**record, "status": "done", "result": result})
+        except BaseException:
+            # A disk too full for the checkpoint is too full for this as well: the first error is the one to tell of.
+            with suppress(Failed, OSError):
+                self._record(name, {**record, "seconds": seconds_before + time.monotonic() - started})
+            raise
+        seconds = seconds_before + time.monotonic() - started
+        self._record(name, {**record, "status": "done", "seconds": seconds, "result": result})
         return result
+
+    def check_stop(self, where: str) -> None:
+        """For work that has nothing to save: raises Preempted where a signal has asked to stop."""
+        if self.stop_requested:
+            raise Preempted(f"stopped by {self.stop_requested} {where}; what is finished is kept")
 
     def _record(self, name: str, record: Mapping[str, Any]) -> None:
         write_json(self.folder / "stages.json", {**self.stages(), name: record})
 
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
+        """Raises Failed where a number is not finite: a log cannot hold it, and a run that made it is broken."""
+        if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
+            raise Failed(f"{stage}, step {step}: {broken[0]} is {numbers[broken[0]]}")
         self._append(
             "metrics.jsonl",
             {"stage": stage, "step": step, "time": round(time.monotonic() - self._started, 3), **numbers},
@@ -134,10 +153,7 @@ class Run:
     def rewind(self, stage: str, step: int) -> None:
         """Forget what a killed process logged after the checkpoint that is being resumed from."""
         for name in ("metrics.jsonl", "events.jsonl"):
-            path = self.folder / name
-            if path.is_file():
-                kept = [row for row in read_lines(path) if row["stage"] != stage or row["step"] <= step]
-                write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+            self._keep(name, lambda row: row["stage"] != stage or row["step"] <= step)
         for path in (self.folder / "rollouts").glob(f"{stage}-*.jsonl"):
             if int(path.stem.rpartition("-")[2]) > step:
                 path.unlink()
@@ -151,29 +167,52 @@ class Run:
         write_json(self.folder / relative, value)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self.folder / name).open("a", encoding="utf-8") as file:
+        path = self.folder / name
+        with _full_disk_named(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def _keep(self, name: str, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        path = self.folder / name
+        if path.is_file():
+            write_text(path, "".join(json.dumps(row) + "\n" for row in read_lines(path) if wanted(row)))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines; a torn last line (a kill in the middle of a write) is left out."""
+    """JSON lines; a torn last line (a kill in the middle of a write) is left out.
+
+    Raises ValueError, naming file and line, for one that is broken elsewhere.
+    """
+    *lines, _torn = path.read_bytes().split(b"\n")
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
-        if number == len(lines) and not line.endswith("\n"):
-            break
-        rows.append(json.loads(line))
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
     return rows
 
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all, on disk before it has its name."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with _full_disk_named(path), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """The system says neither which file had no room nor that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise Failed(
+            f"could not write {path}: {error.strerror}. What was written before is untouched: free some space, and resume"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -221,11 +260,20 @@ def hardware() -> dict[str, Any]:
             line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         cpu = names[0] if names else cpu
-    gpu = None
-    if "torch" in sys.modules and (torch := sys.modules["torch"]).cuda.is_available():
-        gpu = torch.cuda.get_device_name()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "gpu": gpu}
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "gpu": _gpu()}
+
+
+def _gpu() -> str | None:
+    """Names of the GPUs as their driver tells them; asking torch would cost every command its import."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return ", ".join(told.stdout.split("\n")).strip(", ") or None
 
 
 def load_yaml(path: Path) -> Any:

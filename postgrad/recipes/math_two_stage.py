@@ -125,8 +125,8 @@ class Config(Settings):
 
 def main(config: Config, run: Run) -> dict[str, Any]:
     """Data, SFT, GRPO, measurement; each a stage that a resumed run does not repeat. Returns summary.json."""
-    run.stage("data", prepare, config, run)
     base = run.stage("base", make_base, config, run)
+    run.stage("data", prepare, config, run)
     long = run.stage("sft", supervise, config, run, base) if config.sft else base
     short = run.stage("rl", shorten, config, run, long)
     models = {"base": base, "sft": long, "rl": short} if config.sft else {"sft": base, "rl": short}
@@ -136,7 +136,8 @@ def main(config: Config, run: Run) -> dict[str, Any]:
 
 def prepare(config: Config, run: Run) -> dict[str, Any]:
     """Choose, clean and check the data; write data/{sft,rl,validation,test}.jsonl and return the counts."""
-    from postgrad.data import overlap, select
+    from postgrad import chat
+    from postgrad.data import overlap, select, text
     from postgrad.train.model import load_tokenizer
     from postgrad.verify import gold, maths
 
@@ -148,6 +149,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def judge(problem: Problem, trace: str) -> bool | None:
+        run.check_stop("while checking traces")
         verdict = maths.boxed(problem, Trace(problem.id, trace, (), (), "stop"))
         return None if verdict.status is Status.UNCHECKED else verdict.status is Status.CORRECT
 
@@ -312,7 +314,7 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
         sampler = _engine(config, tokenizer)
         sampler.follow(model, 0)
         run.progress.start(f"eval {name}", len(problems) * config.eval.samples, "trace")
-        sampler.report = lambda done, total: run.progress.update(done)  # noqa: ARG005
+        sampler.report = lambda done, total: _sampling(run, done)  # noqa: ARG005
         grades[name] = benchmark.grade(sampler, maths.boxed, problems, config.eval.samples)
         run.progress.finish()
         (run.folder / "evals").mkdir(exist_ok=True)
@@ -549,6 +551,11 @@ def _sampled(config: Config, model: Any, tokenizer: Any, problems: Sequence[Prob
             f"none of {len(problems)} validation traces could be checked: run `postgrad doctor`, and look at the gold answers"
         )
     return {"eval_accuracy": found.accuracy.value, "eval_tokens": found.tokens.value}
+
+
+def _sampling(run: Run, done: int) -> None:
+    run.stop_if_asked(f"in the evaluation, after {done} traces")
+    run.progress.update(done)
 
 
 def _vote(item: Any) -> str | None:
