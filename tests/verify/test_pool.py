@@ -125,7 +125,7 @@ def test_numbers_and_words_start_no_process() -> None:
 
 def run(script: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
     return done.stdout
 
