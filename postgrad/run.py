@@ -44,7 +44,7 @@ class Run:
         self.preset: str = manifest["preset"]
         self.progress: Progress = silent()
         self.stop_requested: str | None = None
-        """Set by signal handlers to the signal's name; stages look at it between steps, others by `check_stop`."""
+        """Set by signal handlers to the signal's name; stages look at it between steps, others by `stop_if_asked`."""
         self._started = time.monotonic()
 
     @classmethod
@@ -111,7 +111,6 @@ class Run:
         if known and known["status"] == "done":
             return known["result"]
         self.stop_if_asked(f"before {name}")
-        self.check_stop(f"before stage {name!r}")
         seconds_before = known["seconds"] if known else 0.0
         if known:
             self._keep("events.jsonl", lambda row: row["stage"] != name or row["step"] > 0)  # set-up will tell them again
@@ -129,7 +128,7 @@ class Run:
         self._record(name, {**record, "status": "done", "seconds": seconds, "result": result})
         return result
 
-    def check_stop(self, where: str) -> None:
+    def stop_if_asked(self, where: str) -> None:
         """For work that has nothing to save: raises Preempted where a signal has asked to stop."""
         if self.stop_requested:
             raise Preempted(f"stopped by {self.stop_requested} {where}; what is finished is kept")

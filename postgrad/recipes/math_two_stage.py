@@ -149,7 +149,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def judge(problem: Problem, trace: str) -> bool | None:
-        run.check_stop("while checking traces")
+        run.stop_if_asked("while checking traces")
         verdict = maths.boxed(problem, Trace(problem.id, trace, (), (), "stop"))
         return None if verdict.status is Status.UNCHECKED else verdict.status is Status.CORRECT
 
