@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -22,6 +23,7 @@ import yaml
 
 from postgrad import __version__
 from postgrad.progress import Progress, silent
+from postgrad.track import Name, Queued, start
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "math-verify", "pydantic")
 
@@ -43,6 +45,7 @@ class Run:
         self.recipe: str = manifest["recipe"]
         self.preset: str = manifest["preset"]
         self.progress: Progress = silent()
+        self.trackers: list[Queued] = []
         self.stop_requested: str | None = None
         """Set by signal handlers to the signal's name; stages look at it between steps, others by `stop_if_asked`."""
         self._started = time.monotonic()
@@ -113,7 +116,8 @@ class Run:
         self.stop_if_asked(f"before {name}")
         seconds_before = known["seconds"] if known else 0.0
         if known:
-            self._keep("events.jsonl", lambda row: row["stage"] != name or row["step"] > 0)  # set-up will tell them again
+            # What setting up told will be told again.
+            self._keep("events.jsonl", lambda row: row["stage"] != name or row["step"] > 0)
         started = time.monotonic()
         record = {"status": "running", "fingerprint": fingerprint, "seconds": seconds_before, "result": None}
         self._record(name, record)
@@ -127,6 +131,25 @@ class Run:
         seconds = seconds_before + time.monotonic() - started
         self._record(name, {**record, "status": "done", "seconds": seconds, "result": result})
         return result
+
+    @contextlib.contextmanager
+    def tracked(self, names: Iterable[Name], config: Any) -> Iterator[None]:
+        """Send what is logged to these trackers as well; tells at the end what could not be sent."""
+        self.trackers = [start(name, self.folder, config.model_dump(mode="json")) for name in names]
+        try:
+            yield
+        finally:
+            for name, tracker in zip(names, self.trackers, strict=True):
+                tracker.close()
+                if tracker.dropped:
+                    why = f": {tracker.failure}" if tracker.failure else ": it fell behind"
+                    self.event(
+                        "run",
+                        0,
+                        "warning",
+                        f"{name} did not take {tracker.dropped} rows{why}; metrics.jsonl has them all",
+                    )
+            self.trackers = []
 
     def stop_if_asked(self, where: str) -> None:
         """For work that has nothing to save: raises Preempted where a signal has asked to stop."""

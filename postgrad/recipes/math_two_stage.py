@@ -7,16 +7,20 @@ Paper: arXiv 2507.08267 (Fast-Math-R1), code analokmaus/kaggle-aimo2-fast-math-r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from postgrad.config import Settings
+from postgrad.progress import shown
 from postgrad.records import Example, Message, Problem, Status, Trace, read_jsonl, write_jsonl
 from postgrad.run import Failed, Run
+from postgrad.track import Name
 from postgrad.train.settings import GrpoSettings, SftSettings
+
+R = TypeVar("R", Example, Problem)
 
 
 class Scratch(Settings):
@@ -62,7 +66,7 @@ class Arithmetic(Settings):
 class Files(Settings):
     """Local files or folders in any form that postgrad/data/sources.py reads."""
 
-    sft: str = Field(description="problem, trace and answer rows for stage one")
+    sft: str | None = Field(None, description="problem, trace and answer rows for stage one; not needed without it")
     rl: str = Field(description="problems with answers for stage two")
     test: str = Field(description="problems with answers to measure on")
     validation_fraction: float = Field(0.05, gt=0, lt=0.5, description="share of the rl rows kept out for validation")
@@ -113,11 +117,18 @@ class Evaluation(Settings):
 
 class Config(Settings):
     seed: int = 0
+    report_to: tuple[Name, ...] = Field((), description="trackers besides metrics.jsonl")
     model: Model
     data: Data
     sft: SftSettings | None = Field(description="stage one; null: start stage two from the base model")
     rl: GrpoSettings
     eval: Evaluation
+
+    @model_validator(mode="after")
+    def _stage_one_has_data(self) -> Config:
+        if self.sft and self.data.files and not self.data.files.sft:
+            raise ValueError("give data.files.sft, rows for stage one, or leave stage one out with sft=null")
+        return self
 
 
 # ---- The run --------------------------------------------------------------------------------------------------------
@@ -142,6 +153,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     from postgrad.verify import gold, maths
 
     tokenizer = load_tokenizer(config.model.path) if config.model.path else _scratch_tokenizer()
+    # A tokenizer without a template is told of now, not after the data has been checked.
+    chat.prompt_text(tokenizer, (Message("user", "1 + 1"),))
     candidates, rl, validation, test = _arithmetic(config) if config.data.arithmetic else _files(config)
     chosen = config.data.selection
 
@@ -163,6 +176,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         seed=config.seed,
     )
     examples = list(selected.examples)
+    # By their text: ids of different files may be the same and mean another problem.
+    traces = {text.normal(text.prompt_text(example.prompt)): example.response for example in examples}
     counts: dict[str, Any] = {"selection": {name: getattr(selected.counts, name) for name in selected.counts.__slots__}}
     leaks = {"sft": overlap.overlap(examples, test), "rl": overlap.overlap(rl, test)}
     for name, found in leaks.items():
@@ -172,7 +187,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     # What validates must not be trained on, in whatever words, spaces and letter cases it is repeated.
     examples = overlap.apart(examples, overlap.overlap(examples, validation), frozenset({overlap.Kind.EXACT}))
     golds = {
-        name: gold.keep_checkable(rows, maths.boxed)
+        name: gold.keep_checkable(_shown(run, f"gold answers, {name}", rows), maths.boxed)
         for name, rows in (("rl", rl), ("validation", validation), ("test", test))
     }
     for name, checked in golds.items():
@@ -185,24 +200,37 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     if config.sft and not examples:
         raise ValueError(f"no example is left for stage one after selection ({selected.counts}): loosen data.selection")
 
-    traces = {example.id: example.response for example in examples}
+    def ready(problem: Problem) -> Problem:
+        trace = traces.get(text.normal(text.prompt_text(problem.prompt)))
+        return _with_system(replace(problem, reference=problem.reference or trace), config)
+
+    problems = {name: [ready(problem) for problem in checked.kept] for name, checked in golds.items()}
+    lengths = {problem.id: len(chat.prompt_ids(tokenizer, problem.prompt)) for problem in problems["rl"]}
+    too_long = [name for name, length in lengths.items() if length > config.rl.max_prompt_length]
+    if too_long:
+        raise ValueError(
+            f"{len(too_long)} prompts of the rl problems are longer than rl.max_prompt_length={config.rl.max_prompt_length}: "
+            f"that of problem {too_long[0]!r} has {lengths[too_long[0]]} tokens; raise the limit or leave them out"
+        )
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)
     write_jsonl(folder / "sft.jsonl", (_with_system(example, config) for example in examples))
-    for name, checked in golds.items():
-        kept = (replace(problem, reference=problem.reference or traces.get(problem.id)) for problem in checked.kept)
-        write_jsonl(folder / f"{name}.jsonl", (_with_system(problem, config) for problem in kept))
-    counts |= {"sft": len(examples)} | {name: len(checked.kept) for name, checked in golds.items()}
+    for name, kept in problems.items():
+        write_jsonl(folder / f"{name}.jsonl", kept)
+    counts |= {"sft": len(examples)} | {name: len(kept) for name, kept in problems.items()}
     counts |= {f"{name}_unchecked_gold": len(checked.rejected) for name, checked in golds.items()}
     return counts
 
 
 def make_base(config: Config, run: Run) -> str:
     """What both stages start from: the given model's path, or a new one saved in the run's folder."""
-    if config.model.path:
-        return config.model.path
     from postgrad.train import model as models
 
+    if config.model.path:
+        # Loaded once for nothing: a folder or device that cannot be used is told of before the data is checked.
+        _load(config, run, config.model.path)
+        return config.model.path
+    models.resolve_device(config.model.device)
     assert config.model.scratch is not None, "Model has exactly one origin"
     tokenizer = _scratch_tokenizer()
     made = models.from_scratch(
@@ -231,6 +259,7 @@ def supervise(config: Config, run: Run, base: str) -> str:
         Example(problem.prompt, problem.reference, id=problem.id) for problem in validation if problem.reference
     ]
     documents, dropped = source.supervised(tokenizer, examples, config.sft)
+    unseen = source.supervised(tokenizer, held_out, config.sft)[0] if held_out else []
     if dropped:
         run.event(
             "sft",
@@ -242,9 +271,9 @@ def supervise(config: Config, run: Run, base: str) -> str:
 
     def validate(model: Any, step: int) -> Mapping[str, float]:
         numbers = _sampled(config, model, tokenizer, validation, step)
-        if held_out:
-            numbers["eval_loss"] = fit.mean_loss(model, source.supervised(tokenizer, held_out, config.sft)[0])  # type: ignore[arg-type]
-        return {**numbers, "eval_score": -numbers["eval_loss"] if held_out else numbers["eval_accuracy"]}
+        if unseen:
+            numbers["eval_loss"] = fit.mean_loss(model, unseen)
+        return {**numbers, "eval_score": -numbers["eval_loss"] if unseen else numbers["eval_accuracy"]}
 
     fitted = fit.fit(run, "sft", model, tokenizer, packed, loss.likelihood, config.sft, validate)
     return str(fitted.best.relative_to(run.folder))
@@ -390,7 +419,7 @@ def _claims(config: Config, sft: Any, change: Any) -> list[dict[str, Any]]:
             "n": estimate.n,
             "met": bool(decisive >= threshold),
         }
-        for name, statement, estimate, decisive, threshold in rows
+        for name, statement, estimate, decisive, threshold in (rows if config.sft else rows[1:])
     ]
 
 
@@ -489,10 +518,11 @@ def _files(config: Config) -> tuple[list[Any], list[Problem], list[Problem], lis
     assert config.data.files is not None, "main looks before it calls"
     files = config.data.files
     divided = split.split(sources.problems(files.rl), files.validation_fraction, config.seed)
-    return sources.candidates(files.sft), list(divided.train), list(divided.held_out), sources.problems(files.test)
+    candidates = sources.candidates(files.sft) if files.sft else []
+    return candidates, list(divided.train), list(divided.held_out), sources.problems(files.test)
 
 
-def _with_system(record: Any, config: Config) -> Any:
+def _with_system(record: R, config: Config) -> R:
     if config.data.system_prompt is None:
         return record
     return replace(record, prompt=(Message("system", config.data.system_prompt), *record.prompt))
@@ -556,6 +586,14 @@ def _sampled(config: Config, model: Any, tokenizer: Any, problems: Sequence[Prob
 def _sampling(run: Run, done: int) -> None:
     run.stop_if_asked(f"in the evaluation, after {done} traces")
     run.progress.update(done)
+
+
+def _shown(run: Run, stage: str, problems: Sequence[Problem]) -> Iterator[Problem]:
+    """The problems, with live progress as they are taken."""
+    with shown(run.progress, stage, len(problems), "problem") as live:
+        for done, problem in enumerate(problems, start=1):
+            yield problem
+            live.update(done)
 
 
 def _vote(item: Any) -> str | None:
