@@ -160,6 +160,8 @@ class Run:
         write_json(self.folder / "stages.json", {**self.stages(), name: record})
 
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log({f"{stage}/{name}": value for name, value in numbers.items()}, step)
         """Raises Failed where a number is not finite: a log cannot hold it, and a run that made it is broken."""
         if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
             raise Failed(f"{stage}, step {step}: {broken[0]} is {numbers[broken[0]]}")

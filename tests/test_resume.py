@@ -59,12 +59,18 @@ def kill_when(folder: Path, steps: int, delay_s: float) -> None:
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("checkpoints/*/step-*/model.safetensors"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.glob("checkpoints/*/step-*/model.safetensors"))
+    }
 
 
 def steps(folder: Path) -> list[dict[str, Any]]:
     clocks = ("time", "step_time")
-    return [{name: value for name, value in row.items() if name not in clocks} for row in read_lines(folder / "metrics.jsonl")]
+    return [
+        {name: value for name, value in row.items() if name not in clocks}
+        for row in read_lines(folder / "metrics.jsonl")
+    ]
 
 
 def test_ten_kills_in_both_stages_change_no_bit(tmp_path: Path) -> None:

@@ -283,6 +283,7 @@ def shorten(config: Config, run: Run, start: str) -> str:
     """Stage two: GRPO from stage one's model; goes on from the shortest-spoken checkpoint that is still as accurate."""
     from postgrad.sample.engine import Engine, Sampling
     from postgrad.train import advantage, fit, loss, reward, source
+    from postgrad.train.order import check_order
     from postgrad.verify import maths
 
     rl = config.rl
@@ -290,7 +291,7 @@ def shorten(config: Config, run: Run, start: str) -> str:
     problems, validation = _problems(run, "rl"), _problems(run, "validation")
     reference = _load(config, run, start)[0] if rl.beta else None
     rewards = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
-    order = reward.check_order(rewards, rl.max_completion_length, rl.num_generations)
+    order = check_order(rewards, rl.max_completion_length, rl.num_generations)
     run.write_json("reward_order.json", order.to_summary())
     if order.inverted_share_same_style:
         run.event("rl", 0, "warning", f"a wrong answer can out-earn a right one of the same form: {order.examples[0]}")
