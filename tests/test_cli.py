@@ -91,7 +91,7 @@ def toys(tmp_path: Path) -> tuple[Path, Path]:
 def invoke(toys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Invoke]:
     recipes, presets = toys
     monkeypatch.setattr(postgrad.recipes, "__path__", [*postgrad.recipes.__path__, str(recipes)])
-    monkeypatch.setattr(config, "PRESETS", presets)
+    monkeypatch.setattr(config.layers, "PRESETS", presets)
     monkeypatch.setattr("postgrad.report.write", lambda folder: folder / "report.html")
     monkeypatch.chdir(tmp_path)
     yield lambda *arguments: CliRunner().invoke(cli.app, [str(part) for part in arguments], prog_name="postgrad")
@@ -233,7 +233,7 @@ def test_debug_shows_the_traceback(invoke: Invoke) -> None:
 def test_a_signal_to_the_process(toys: tuple[Path, Path], tmp_path: Path, number: int, code: int) -> None:
     boot = (
         "import sys; from pathlib import Path; import postgrad.recipes, postgrad.config, postgrad.cli\n"
-        "postgrad.recipes.__path__.append(sys.argv.pop(1)); postgrad.config.PRESETS = Path(sys.argv.pop(1))\n"
+        "postgrad.recipes.__path__.append(sys.argv.pop(1)); postgrad.config.layers.PRESETS = Path(sys.argv.pop(1))\n"
         "postgrad.cli.main()"
     )
     command = [sys.executable, "-c", boot, *map(str, toys), "run", "toy", "--out", str(tmp_path / "one"), "end=wait"]

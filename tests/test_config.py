@@ -548,7 +548,7 @@ def test_the_schema_describes_keys_and_requires_none() -> None:
 
 
 def test_presets_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "PRESETS", tmp_path)
+    monkeypatch.setattr(config.layers, "PRESETS", tmp_path)
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "laptop.yaml").write_text("seed: x\n")
     assert config.presets("toy") == ["laptop"]

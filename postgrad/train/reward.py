@@ -12,23 +12,21 @@ Lengths are counted by a function, `in_tokens` or `in_characters`: the two-stage
 characters, about 8,000 to 10,000 tokens. Everything group-relative is relative to one problem's group; their code pools
 the problems of a device, where an easy problem's short traces make a hard problem's long ones look worse.
 
-`check_order` asks, before training, whether a wrong answer can out-earn a right one. No torch.
+`order.check_order` asks, before training, whether a wrong answer can out-earn a right one; `foreign` takes the reward
+functions of other projects. No torch.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from postgrad.protocols import Reward
-from postgrad.records import Graded, Message, Problem, Status, Trace, Verdict
+from postgrad.records import Graded, Problem, Status, Trace
 from postgrad.train.settings import RewardSettings
 
 Length = Callable[[Trace], int]
@@ -49,7 +47,7 @@ def in_characters(trace: Trace) -> int:
 
 def accuracy(group: Sequence[Graded]) -> list[float | None]:
     """1 for a correct answer, 0 for a wrong one or none."""
-    return _each(group, lambda item: float(_is_correct(item)))
+    return each(group, lambda item: float(_is_correct(item)))
 
 
 def format(group: Sequence[Graded]) -> list[float | None]:
@@ -59,7 +57,7 @@ def format(group: Sequence[Graded]) -> list[float | None]:
     piece decides it, so it is searched in linear time; the expression itself is cubic where </think> is missing (1.8 s
     on a trace of 600 boxes).
     """
-    return _each(group, lambda item: float(_in_order(item.trace.text, "oxed{", "}", "</think>")))
+    return each(group, lambda item: float(_in_order(item.trace.text, "oxed{", "}", "</think>")))
 
 
 def format_after_thinking(group: Sequence[Graded]) -> list[float | None]:
@@ -67,7 +65,7 @@ def format_after_thinking(group: Sequence[Graded]) -> list[float | None]:
 
     `^.*?</think>.*?oxed{(.*?)}.*?$` with DOTALL, searched like `format`.
     """
-    return _each(group, lambda item: float(_in_order(item.trace.text, "</think>", "oxed{", "}")))
+    return each(group, lambda item: float(_in_order(item.trace.text, "</think>", "oxed{", "}")))
 
 
 def cosine_length(max_length: int, length: Length = in_tokens) -> Reward:
@@ -84,7 +82,7 @@ def cosine_length(max_length: int, length: Length = in_tokens) -> Reward:
             low, high = (0.1, 1.0) if _is_correct(item) else (-0.1, -1.0)
             return low + 0.5 * (high - low) * (1 + math.cos(math.pi * min(1.0, length(item.trace) / max_length)))
 
-        return _each(group, one)
+        return each(group, one)
 
     return reward
 
@@ -102,7 +100,7 @@ def cosine_similarity(ngram: int = 3) -> Reward:
 
     def reward(group: Sequence[Graded]) -> list[float | None]:
         require_references(item.problem for item in group)
-        return _each(group, lambda item: _cosine(item.trace.text, item.problem.reference or "", ngram))
+        return each(group, lambda item: _cosine(item.trace.text, item.problem.reference or "", ngram))
 
     return reward
 
@@ -127,7 +125,7 @@ def soft_overlong(max_length: int, buffer: int, length: Length = in_tokens) -> R
         over = length(item.trace) - (max_length - buffer)
         return -min(1.0, over / buffer) if over > 0 else 0.0
 
-    return lambda group: _each(group, one)
+    return lambda group: each(group, one)
 
 
 def tokens_of(trace: Trace) -> Sequence[Hashable]:
@@ -155,7 +153,7 @@ def repetition(
         grams = [tuple(row[start : start + ngram]) for start in range(len(row) - ngram + 1)]
         return (1 - len(set(grams)) / len(grams)) * max_penalty if grams else 0.0
 
-    return lambda group: _each(group, one)
+    return lambda group: each(group, one)
 
 
 # ---- Relative to the group ------------------------------------------------------------------------------------------
@@ -169,13 +167,13 @@ def length_penalty(length: Length = in_tokens) -> Reward:
     """
 
     def reward(group: Sequence[Graded]) -> list[float | None]:
-        share = _shares_of_range([length(item.trace) for item in group if _is_checked(item)])
+        share = _shares_of_range([length(item.trace) for item in group if is_checked(item)])
 
         def one(item: Graded) -> float:
             lam = 0.5 - share(length(item.trace))
             return lam if _is_correct(item) else min(0.0, lam)
 
-        return _each(group, one)
+        return each(group, one)
 
     return reward
 
@@ -192,7 +190,7 @@ def length_bonus(length: Length = in_tokens) -> Reward:
 
     def reward(group: Sequence[Graded]) -> list[float | None]:
         share = _shares_of_range([length(item.trace) for item in group if _is_correct(item)])
-        return _each(group, lambda item: 1.0 - share(length(item.trace)) if _is_correct(item) else 0.0)
+        return each(group, lambda item: 1.0 - share(length(item.trace)) if _is_correct(item) else 0.0)
 
     return reward
 
@@ -231,7 +229,7 @@ class Weighted:
         """Each part's values before weighting; None throughout for an UNCHECKED trace, whatever a part says."""
         if len({item.problem.id for item in group}) > 1:
             raise ValueError(f"a reward sees one problem's group, not {sorted({item.problem.id for item in group})}")
-        return {name: _checked_values(part(group), group, name) for _, name, part in self.terms}
+        return {name: checked_values(part(group), group, name) for _, name, part in self.terms}
 
     def total(self, parts: Mapping[str, Sequence[float | None]]) -> list[float | None]:
         """The weighted sum of what `parts` gave; None where any part is None."""
@@ -267,195 +265,11 @@ def from_settings(settings: RewardSettings, max_completion_length: int, problems
     return weighted(*((weight, name, makers[name]()) for name, weight in weights.items() if weight))
 
 
-# ---- Other projects' forms ------------------------------------------------------------------------------------------
-
-
-def trl(function: Callable[..., Any], gold: str = "solution") -> Reward:
-    """A reward function in TRL's form, f(prompts, completions, completion_ids=..., **columns) -> list[float | None].
-
-    Called once for a group with TRL's conversational form (lists of messages). Columns: every label of the problem, its
-    `id`, `reference` and, under the name `gold`, its gold answer (last, so they win over a label of the same name).
-    Coroutine functions are run to their end; `log_extra` and `log_metric` are accepted and go nowhere. UNCHECKED traces
-    are not shown to it. What it raises is raised again with the problem's id.
-    """
-    name = getattr(function, "__name__", type(function).__name__)
-
-    def reward(group: Sequence[Graded]) -> list[float | None]:
-        shown = [item for item in group if _is_checked(item)]
-        if not shown:
-            return [None] * len(group)
-        problem, count = shown[0].problem, len(shown)
-        prompt = [{"role": message.role, "content": message.content} for message in problem.prompt]
-        columns = {**problem.labels, "id": problem.id, "reference": problem.reference, gold: problem.gold}
-        try:
-            values = function(
-                prompts=[prompt] * count,
-                completions=[[{"role": "assistant", "content": item.trace.text}] for item in shown],
-                completion_ids=[list(item.trace.token_ids) for item in shown],
-                log_extra=_discard,
-                log_metric=_discard,
-                **{column: [value] * count for column, value in columns.items()},
-            )
-            if inspect.iscoroutine(values):
-                values = asyncio.run(values)
-        except Exception as error:
-            raise RuntimeError(f"reward function {name} failed on problem {problem.id!r}: {error!r}") from error
-        checked = iter(_checked_values(values, shown, name))
-        return [next(checked) if _is_checked(item) else None for item in group]
-
-    return reward
-
-
-def verl(compute_score: Callable[..., Any], data_source: str = "") -> Reward:
-    """A scorer in verl's form: compute_score(data_source, solution_str, ground_truth, extra_info) -> float or a dict.
-
-    Called once for a trace. `data_source` is the problem's label of that name, or the argument; `extra_info` is the
-    labels and the `id`. UNCHECKED traces are not shown to it. What it raises is raised again with the problem's id.
-    """
-    name = getattr(compute_score, "__name__", type(compute_score).__name__)
-
-    def reward(group: Sequence[Graded]) -> list[float | None]:
-        def one(item: Graded) -> float:
-            problem = item.problem
-            try:
-                value = compute_score(
-                    data_source=problem.labels.get("data_source", data_source),
-                    solution_str=item.trace.text,
-                    ground_truth=problem.gold,
-                    extra_info={**problem.labels, "id": problem.id},
-                )
-                return float(value["score"] if isinstance(value, Mapping) else value)
-            except Exception as error:
-                raise RuntimeError(f"compute_score {name} failed on problem {problem.id!r}: {error!r}") from error
-
-        return _checked_values(_each(group, one), group, name)
-
-    return reward
-
-
-def _discard(*_: Any, **__: Any) -> None:
-    """Where a TRL function's own log lines go."""
-
-
-# ---- Can a wrong answer out-earn a right one? -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What `check_order` found."""
-
-    pairs: int
-    """(wrong, correct) pairs that were compared, each inside one synthetic group."""
-    inverted_share: float
-    """Share of them in which the wrong trace earns at least as much as the correct one."""
-    inverted_share_same_style: float
-    """The same, among pairs that differ only in correctness and length (both formatted, say)."""
-    examples: tuple[str, ...]
-    """The worst inversion of each pair of styles, worst first, in words; empty where there are none."""
-
-    def to_summary(self) -> dict[str, Any]:
-        return {
-            "inverted_share": self.inverted_share,
-            "inverted_share_same_style": self.inverted_share_same_style,
-            "pairs": self.pairs,
-            "examples": list(self.examples),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """A synthetic trace."""
-
-    correct: bool
-    tokens: int
-    style: str
-
-    def __str__(self) -> str:
-        return f"{'correct' if self.correct else 'wrong'}, {self.tokens} tokens, {self.style}"
-
-
-STYLES = ("formatted", "unformatted", "looping")
-"""Boxed answer before </think>; no box and no </think>; formatted, but saying one thing over and over."""
-
-
-def check_order(
-    reward: Reward,
-    max_completion_length: int,
-    group: int = 8,
-    shares: Sequence[float] = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0),
-    characters_per_token: float = 3.0,
-    examples: int = 5,
-) -> Order:
-    """Compare a wrong with a correct trace in every synthetic group: all lengths x `STYLES` x kinds of company.
-
-    Lengths are `shares` of `max_completion_length`; at the whole of it a trace is cut (finish "length"). The two traces
-    sit in a group of `group` whose others are all correct or all wrong, and all short, all long or spread over the
-    grid, because group-relative terms depend on the company. The share is over this grid, not over what a model will
-    sample: 0 is a guarantee on the grid, more is a reason to read the examples.
-    """
-    if group < 2 or max_completion_length < 2 or not shares or not all(0 < share <= 1 for share in shares):
-        raise ValueError("check_order needs a group of 2 or more, 2 or more tokens, and shares of the length in (0, 1]")
-    lengths = sorted({max(1, round(share * max_completion_length)) for share in shares})
-    reference = _synthetic_text(_Kind(True, lengths[-1] // 2, "formatted"), characters_per_token)
-    problem = Problem("synthetic", (Message("user", "?"),), "1", reference=reference)
-
-    @cache
-    def graded(kind: _Kind) -> Graded:
-        start = 0 if kind.correct else 10**6
-        ids = (start,) * kind.tokens if kind.style == "looping" else tuple(range(start, start + kind.tokens))
-        finish: Any = "length" if kind.tokens >= max_completion_length else "stop"
-        trace = Trace(problem.id, _synthetic_text(kind, characters_per_token), ids, (0.0,) * kind.tokens, finish)
-        return Graded(problem, trace, Verdict(Status.CORRECT if kind.correct else Status.WRONG, float(kind.correct)))
-
-    pairs = inverted = same = same_inverted = 0
-    worst: dict[tuple[str, str], tuple[float, str]] = {}
-    companies = [
-        tuple(_Kind(correct, tokens, "formatted") for tokens in itertools.islice(itertools.cycle(some), group - 2))
-        for correct in (True, False)
-        for some in (lengths[:1], lengths[-1:], lengths)
-    ]
-    for wrong, right, company in itertools.product(
-        (_Kind(False, tokens, style) for style in STYLES for tokens in lengths),
-        (_Kind(True, tokens, style) for style in STYLES for tokens in lengths),
-        companies,
-    ):
-        low, high, *_ = reward([graded(kind) for kind in (wrong, right, *company)])
-        if low is None or high is None:
-            continue
-        bad = low >= high - 1e-9
-        pairs += 1
-        inverted += bad
-        same += wrong.style == right.style
-        same_inverted += bad and wrong.style == right.style
-        if bad:
-            text = f"({wrong}) earns {low:.3f}, ({right}) earns {high:.3f}{_beside(company)}"
-            styles = (wrong.style, right.style)
-            worst[styles] = max(worst.get(styles, (-math.inf, "")), (low - high, text))
-    if not pairs:
-        raise ValueError("the reward is None for every synthetic trace, so nothing can be said about its order")
-    texts = tuple(text for _, text in sorted(worst.values(), reverse=True)[:examples])
-    return Order(pairs, inverted / pairs, same_inverted / same if same else 0.0, texts)
-
-
-def _beside(company: Sequence[_Kind]) -> str:
-    if not company:
-        return ""
-    lengths = ", ".join(str(kind.tokens) for kind in company)
-    return f", beside {'correct' if company[0].correct else 'wrong'} traces of {lengths} tokens"
-
-
-def _synthetic_text(kind: _Kind, characters_per_token: float) -> str:
-    """Text of about the wanted length: filler, then the ending of its style."""
-    ending = "" if kind.style == "unformatted" else f"\\boxed{{{1 if kind.correct else 2}}}</think>"
-    room = max(0, round(kind.tokens * characters_per_token) - len(ending))
-    words = itertools.repeat("so ") if kind.style == "looping" else (f"{number} " for number in itertools.count())
-    return "".join(itertools.islice(itertools.chain.from_iterable(words), room)) + ending
-
-
 # ---- Small pieces ---------------------------------------------------------------------------------------------------
 
 
-def _is_checked(item: Graded) -> bool:
+def is_checked(item: Graded) -> bool:
+    """False where we do not know whether the answer is right."""
     return item.verdict.status is not Status.UNCHECKED
 
 
@@ -463,11 +277,12 @@ def _is_correct(item: Graded) -> bool:
     return item.verdict.status is Status.CORRECT
 
 
-def _each(group: Sequence[Graded], one: Callable[[Graded], float]) -> list[float | None]:
-    return [one(item) if _is_checked(item) else None for item in group]
+def each(group: Sequence[Graded], one: Callable[[Graded], float]) -> list[float | None]:
+    """`one` of every trace; None for the UNCHECKED."""
+    return [one(item) if is_checked(item) else None for item in group]
 
 
-def _checked_values(values: Any, group: Sequence[Graded], name: str) -> list[float | None]:
+def checked_values(values: Any, group: Sequence[Graded], name: str) -> list[float | None]:
     """What a reward returned, as finite numbers or None, one for each trace; anything else is an error."""
     where = f"on problem {group[0].problem.id!r}" if group else "on an empty group"
     values = list(values)
@@ -475,7 +290,7 @@ def _checked_values(values: Any, group: Sequence[Graded], name: str) -> list[flo
         raise ValueError(f"reward {name} {where} gave {len(values)} values for {len(group)} traces")
     result: list[float | None] = []
     for value, item in zip(values, group, strict=True):
-        if value is None or not _is_checked(item):
+        if value is None or not is_checked(item):
             result.append(None)
         elif math.isfinite(number := float(value)):
             result.append(number)

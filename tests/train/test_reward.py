@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from postgrad.protocols import Reward
 from postgrad.records import Graded, Message, Problem, Status, Trace, Verdict
 from postgrad.train import reward as rewards
+from postgrad.train.foreign import trl, verl
+from postgrad.train.order import check_order
 from postgrad.train.reward import (
     accuracy,
-    check_order,
     cosine_length,
     cosine_similarity,
     from_settings,
@@ -25,8 +26,6 @@ from postgrad.train.reward import (
     repetition,
     require_references,
     soft_overlong,
-    trl,
-    verl,
     weighted,
     words_of,
 )
