@@ -5,11 +5,12 @@ traces, a low pass rate), and of each problem's CORRECT traces the shortest.
 
     problem in two sets      -> one, with the traces of both, where the golds agree; the first set's, where they do not
     pass rate outside bounds -> out, where the rate is known
-    no correct trace         -> out: `unchecked` if any of its traces might still be correct, `wrong` otherwise
+    no correct trace         -> out: `unchecked` if any of its traces might still be correct, `wrong` otherwise;
+                                with `keep_unchecked` those that might be stand in for the correct ones
     the chosen trace short   -> out
 
-A trace whose correctness is None was never checked: it is never chosen. `judged` fills those in with a verifier's
-word.
+A trace whose correctness is None was never checked: it is not chosen unless asked for, and then counted apart.
+`judged` fills those in with a verifier's word.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Counts:
     unchecked: int = 0
     too_short: int = 0
     kept: int = 0
+    kept_unchecked: int = 0
+    """Kept without anything having said that the trace is correct."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def select(
     min_trace_tokens: int = 0,
     min_pass_rate: float = 0.0,
     max_pass_rate: float = 1.0,
+    keep_unchecked: bool = False,
     seed: int = 0,
 ) -> Selected:
     """`count` gives the tokens of a trace.
@@ -99,20 +103,22 @@ def select(
     total, unique, tally = _unique(candidates)
     examples = []
     for candidate in unique:
-        right = [trace for trace, mark in zip(candidate.traces, candidate.correct, strict=True) if mark]
+        kept, eligible = "kept", _marked(candidate, True)
+        if keep_unchecked and not eligible:
+            kept, eligible = "kept_unchecked", _marked(candidate, None)
         if candidate.pass_rate is not None and candidate.pass_rate > max_pass_rate:
             reason = "too_easy"
         elif candidate.pass_rate is not None and candidate.pass_rate < min_pass_rate:
             reason = "too_hard"
         elif not candidate.traces:
             reason = "no_trace"
-        elif not right:
+        elif not eligible:
             reason = "unchecked" if None in candidate.correct else "wrong"
         else:
-            trace = _chosen(right, choose, count, f"{seed}:{candidate.problem.id}")
+            trace = _chosen(eligible, choose, count, f"{seed}:{candidate.problem.id}")
             # Counting costs a tokenizer's pass over the trace: not where any length will do.
-            reason = "too_short" if min_trace_tokens and count(trace) <= min_trace_tokens else "kept"
-            if reason == "kept":
+            reason = "too_short" if min_trace_tokens and count(trace) <= min_trace_tokens else kept
+            if reason == kept:
                 problem = candidate.problem
                 examples.append(Example(problem.prompt, trace, candidate.weight, problem.id, problem.labels))
         tally[reason] = tally.get(reason, 0) + 1
@@ -144,6 +150,10 @@ def _unique(candidates: Iterable[Candidate]) -> tuple[int, list[Candidate], dict
 
 def _gold(candidate: Candidate) -> str | None:
     return None if candidate.problem.gold is None else normal(candidate.problem.gold)
+
+
+def _marked(candidate: Candidate, wanted: bool | None) -> list[str]:
+    return [trace for trace, mark in zip(candidate.traces, candidate.correct, strict=True) if mark is wanted]
 
 
 def _chosen(traces: Sequence[str], choose: Choice, count: Callable[[str], int], key: str) -> str:

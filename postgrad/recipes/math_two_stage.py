@@ -83,6 +83,9 @@ class Selection(Settings):
     choose: Literal["shortest", "longest", "random"] = Field(
         "shortest", description="which correct trace of a problem to keep"
     )
+    keep_unchecked: bool = Field(
+        False, description="also train on traces that nothing could check: their rows have no gold answer and no mark"
+    )
     decontaminate: bool = Field(True, description="leave out training rows that overlap the test problems")
 
 
@@ -173,6 +176,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         min_trace_tokens=chosen.min_trace_tokens,
         min_pass_rate=chosen.min_pass_rate,
         max_pass_rate=chosen.max_pass_rate,
+        keep_unchecked=chosen.keep_unchecked,
         seed=config.seed,
     )
     examples = list(selected.examples)
@@ -198,7 +202,11 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
                 f"no {name} problem has a gold answer that can be checked: see events.jsonl for the reason of each"
             )
     if config.sft and not examples:
-        raise ValueError(f"no example is left for stage one after selection ({selected.counts}): loosen data.selection")
+        became = ", ".join(f"{number} {name}" for name, number in counts["selection"].items() if number)
+        raise ValueError(
+            f"no example is left for stage one after selection ({became}) and decontamination: loosen data.selection; "
+            "unchecked rows want a gold answer, a column `correct`, or data.selection.keep_unchecked=true"
+        )
 
     def ready(problem: Problem) -> Problem:
         trace = traces.get(text.normal(text.prompt_text(problem.prompt)))
