@@ -9,8 +9,8 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from statistics import fmean, pstdev
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -306,12 +306,12 @@ class Rollouts:
         return [_normalised(batch, settings) for batch in chunks(documents, settings.per_device_train_batch_size)]
 
     def _packed(self) -> list[Batch]:
-        batches = []
-        for documents, count in self._in_flight:
-            # Without a loss weight a document has no gradient; it counts, but need not be computed.
-            trained = [document for document in documents if document.weights.any()]
-            if trained:
-                batches.append(pack(trained, count=count))
+        # Without a loss weight a document has no gradient: it counts, but need not be computed.
+        trained = [([d for d in documents if d.weights.any()], count) for documents, count in self._in_flight]
+        batches = [pack(documents, count=count) for documents, count in trained if documents]
+        if batches:
+            idle = sum(count for documents, count in trained if not documents)
+            batches[0] = replace(batches[0], count=batches[0].count + idle)
         return batches
 
     def _score_references(self, model: torch.nn.Module) -> None:
@@ -405,15 +405,21 @@ def _numbers(groups: Sequence[Sampled]) -> dict[str, float]:
     }
     if known:
         numbers["reward"] = fmean(known)
-        numbers["reward_std"] = fmean(pstdev(group) for group in rewards if group)
+        # TRL pools groups here; the spread that an advantage is divided by is its own group's.
+        numbers["reward_std"] = fmean(_std(group) for group in rewards if group)
     for name in groups[0].parts:
         values = [value for group in groups for value in group.parts[name] if value is not None]
         if values:
             numbers[f"rewards/{name}/mean"] = fmean(values)
-            numbers[f"rewards/{name}/std"] = pstdev(values)
+            numbers[f"rewards/{name}/std"] = _std(values)
     for status in Status:
         numbers[f"status/{status}"] = fmean(one.verdict.status is status for one in graded)
     return numbers
+
+
+def _std(values: Sequence[float]) -> float:
+    """Unbiased, as advantages are scaled; 0 for one value."""
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def _rows(group: Sampled) -> list[dict[str, Any]]:

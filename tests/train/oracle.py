@@ -1,0 +1,36 @@
+"""What the oracle tests share: gradients as `fit.update` hands them to the optimizer, and how far two sets are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from postgrad.train import fit
+from postgrad.train.batch import Batch
+from postgrad.train.loss import Objective
+
+Gradients = dict[str, Tensor]
+
+
+def updated(
+    model: torch.nn.Module, batches: Sequence[Batch], objective: Objective
+) -> tuple[dict[str, float], Gradients]:
+    """The numbers and the gradients of one `fit.update` that moves nothing."""
+    found: Gradients = {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    optimizer.register_step_pre_hook(lambda *_: found.update(gradients(model)))
+    numbers = fit.update(model, batches, objective, optimizer, rate=0.0, max_grad_norm=1e30, step=1)
+    return numbers, found
+
+
+def gradients(model: torch.nn.Module) -> Gradients:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    """The largest relative distance of any tensor: norm of the difference by norm of theirs."""
+    assert ours.keys() == theirs.keys()
+    assert all(value.norm() > 1e-6 for value in theirs.values()), "a gradient of 0 proves nothing"
+    return max(float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in theirs)
