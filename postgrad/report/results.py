@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from postgrad.report.folder import number
-from postgrad.report.page import decide, quantity
+from postgrad.report.measured import decide, quantity
 from postgrad.report.text import short, visible
 
 _CLAIM_KEYS = ("id", "statement", "measured", "interval", "op", "threshold", "n")

@@ -12,13 +12,15 @@ import fake_run
 import pytest
 
 from postgrad import report
-from postgrad.report import page
+from postgrad.report import measured, page, samples, training
+from postgrad.report.about import notices as notices_of
+from postgrad.report.evaluation import wilson
 from postgrad.report.folder import read
 
 
 def headline(folder: Path) -> str:
     found = read(folder, max_problems=1)
-    return page.headline(found, page.models_of(found)).replace("\u00a0", " ")
+    return measured.headline(found, measured.models_of(found)).replace("\u00a0", " ")
 
 
 def test_the_headline_comes_from_the_facts(run: Path) -> None:
@@ -53,13 +55,13 @@ def test_more_tokens_are_not_called_a_cut(tmp_path: Path) -> None:
 
 
 def test_alarms_come_first_and_equal_ones_are_counted(run: Path) -> None:
-    notices = page.notices(read(run, max_problems=1))
+    notices = notices_of(read(run, max_problems=1))
     assert [n["level"] for n in notices] == ["alarm", "warning"]
     assert notices[1]["where"] == "RL, 3 times, steps 40 to 120"
 
 
 def test_a_claim_that_is_not_met_stays(run: Path) -> None:
-    claims = page.claims(read(run, max_problems=1))
+    claims = measured.claims(read(run, max_problems=1))
     assert [c.verdict for c in claims] == ["met", "met", "met", "not met"]
     assert claims[3].note == "the interval holds the threshold"
     assert claims[2].threshold.replace("\u00a0", " ") == "≥ −2.0 points"
@@ -191,7 +193,7 @@ def test_the_worst_page_that_can_be_told_is_small(tmp_path: Path) -> None:
     metrics = [
         {"stage": f"{bad}{stage}", "step": step, **{name: step % 7 / 8 + i for i, name in enumerate(names)}}
         for names in [
-            [m for curve in page.CURVES for m, _ in curve.metrics] + [f"rewards/{bad}{i}/mean" for i in range(9)]
+            [m for curve in training.CURVES for m, _ in curve.metrics] + [f"rewards/{bad}{i}/mean" for i in range(9)]
         ]
         for stage in range(7)
         for step in range(600)
@@ -212,14 +214,14 @@ def test_the_worst_page_that_can_be_told_is_small(tmp_path: Path) -> None:
 
 
 def test_tokens_without_their_probabilities_are_shown_plain() -> None:
-    pieces, cut = page.pieces({"tokens": ["a", "b"], "logprobs": [-1.0]}, 100)
+    pieces, cut = samples.pieces({"tokens": ["a", "b"], "logprobs": [-1.0]}, 100)
     assert [(p.text, p.level) for p in pieces] == [("ab", 0)]
     assert cut == "1 log-probabilities for 2 tokens, so none is shown"
 
 
 def test_tokens_are_marked_by_probability_and_cut_with_a_count() -> None:
     sample = {"tokens": ["a", "b", "c", "d", "eeee", "f"], "logprobs": [-0.01, -0.2, -1.0, -3.0, -9.0, 0.0]}
-    pieces, cut = page.pieces(sample, 8)
+    pieces, cut = samples.pieces(sample, 8)
     assert [(p.text, p.level) for p in pieces] == [("a", 0), ("b", 1), ("c", 2), ("d", 3), ("eeee", 4)]
     assert pieces[1].hint == "p = 0.82"
     assert cut == "1 tokens (1 characters) cut here"
@@ -227,5 +229,5 @@ def test_tokens_are_marked_by_probability_and_cut_with_a_count() -> None:
 
 def test_wilson_as_by_hand() -> None:
     # n = 10, 8 hits, z = 1.96: centre 0.7168, half width 0.2265 (Newcombe 1998, method 3)
-    low, high = page.wilson(8, 10)
+    low, high = wilson(8, 10)
     assert (round(low, 3), round(high, 3)) == (0.490, 0.943)
