@@ -217,8 +217,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     too_long = [name for name, length in lengths.items() if length > config.rl.max_prompt_length]
     if too_long:
         raise ValueError(
-            f"{len(too_long)} prompts of the rl problems are longer than rl.max_prompt_length={config.rl.max_prompt_length}: "
-            f"that of problem {too_long[0]!r} has {lengths[too_long[0]]} tokens; raise the limit or leave them out"
+            f"{len(too_long)} of {len(lengths)} rl prompts are longer than rl.max_prompt_length={config.rl.max_prompt_length}: "
+            f"first that of problem {too_long[0]!r}, which has {lengths[too_long[0]]} tokens; raise the limit or leave them out"
         )
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)
