@@ -7,7 +7,7 @@
 
 Protocol: write to .tmp-<step>, hash, write COMMIT.json, flush files and folder, rename, flush the parent, then move
 `latest`. Pruning renames to .trash-<step> before deleting. So at any moment of death the newest step-* folder
-whose COMMIT validates is whole.
+whose COMMIT validates is whole. One that a failing disk damaged later is set aside as broken-step-* on resuming.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def save(
     """Write `folder/step-<step>`; returns it. Raises Failed, with the older checkpoints untouched, where the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{step:06d}"
-    final = folder / f"step-{step:06d}"
+    final = place(folder, step)
     with _disk_errors(temporary, final):
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / "state").mkdir(parents=True)
@@ -84,16 +84,29 @@ def _disk_errors(temporary: Path, final: Path) -> Iterator[None]:
         ) from error
 
 
+def place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}"
+
+
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint; leftovers of interrupted saves are cleaned away on the way."""
-    if not folder.is_dir():
-        return None
+    """The newest whole checkpoint. Reads only, so it may look at a run that is at work."""
+    return next(filter(is_whole, sorted(folder.glob("step-*"), reverse=True)), None)
+
+
+def recover(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint to go on from, and the names of newer ones that are damaged.
+
+    Those are set aside as broken-step-*, where they count for nothing; what interrupted saves left is deleted.
+    """
     for leftover in [*folder.glob(".tmp-*"), *folder.glob(".trash-*")]:
         shutil.rmtree(leftover, ignore_errors=True)
-    for candidate in sorted(folder.glob("step-*"), reverse=True):
-        if is_whole(candidate):
-            return candidate
-    return None
+    newest = latest(folder)
+    damaged = [c for c in sorted(folder.glob("step-*")) if newest is None or c > newest]
+    for checkpoint in damaged:
+        aside = checkpoint.with_name(f"broken-{checkpoint.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+    return newest, [checkpoint.name for checkpoint in damaged]
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -115,21 +128,21 @@ def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def best(folder: Path) -> Path:
-    """The checkpoint with the highest validation score, by what the newest one knows; itself where none was validated."""
-    newest = latest(folder)
-    if newest is None:
-        raise ValueError(f"{folder} holds no whole checkpoint")
-    step = trainer_state(newest)["best_step"]
-    return newest if step is None else folder / f"step-{step:06d}"
+    """The checkpoint with the highest validation score, as the stage left it."""
+    name = folder / "best"
+    if not name.is_file():
+        raise ValueError(f"{folder} has no validated checkpoint: the stage has not come to its first validation")
+    return folder / name.read_text().strip()
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Keep the newest `keep` and the best."""
-    kept = best(folder)
+def prune(folder: Path, keep: int, best_step: int | None) -> None:
+    """Keep the newest `keep` and the best, and name the best."""
+    kept = None if best_step is None else place(folder, best_step)
     for checkpoint in sorted(folder.glob("step-*"))[:-keep]:
         if checkpoint != kept:
             _discard(checkpoint)
-    write_text(folder / "best", kept.name + "\n")
+    if kept is not None:
+        write_text(folder / "best", kept.name + "\n")
 
 
 def _discard(checkpoint: Path) -> None:

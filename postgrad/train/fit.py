@@ -59,13 +59,15 @@ def fit(
     device = next(model.parameters()).device
     optimizer = optim.adamw(model, settings)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Renamed within transformers 5.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
 
     # Once: go on from where an earlier process stopped.
     taken, tokens = 0, 0
     best_step: int | None = None
     best_score: float | None = None
-    saved = checkpoint.latest(folder)
+    saved, damaged = checkpoint.recover(folder)
     if saved is not None:
         state = checkpoint.trainer_state(saved)
         taken, tokens, best_step, best_score = state["step"], state["tokens"], state["best_step"], state["best_score"]
@@ -73,6 +75,10 @@ def fit(
         checkpoint.load_optimizer(saved, optimizer)
         feed.restore(state["source"])
     run.rewind(stage, taken)
+    if damaged:
+        start = saved.name if saved else "the start"
+        message = f"{', '.join(damaged)} of {stage} could not be read whole and was set aside; going on from {start}"
+        run.event(stage, taken, "warning", message)
 
     run.progress.start(stage, settings.last_step, "step")
     while taken < settings.last_step:
@@ -104,14 +110,15 @@ def fit(
             saved = checkpoint.save(
                 folder, taken, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=trainer
             )
-            checkpoint.prune(folder, settings.save_total_limit)
+            checkpoint.prune(folder, settings.save_total_limit, best_step)
         if run.stop_requested and taken < settings.last_step:
             raise Preempted(
                 f"stopped by {run.stop_requested} after step {taken} of {settings.last_step} of {stage}; saved in {saved}"
             )
     run.progress.finish()
     assert saved is not None, "settings.last_step is at least 1, so the last step was saved"
-    return Fitted(saved, checkpoint.best(folder))
+    assert best_step is not None, "and validated"
+    return Fitted(saved, checkpoint.place(folder, best_step))
 
 
 def update(
@@ -125,6 +132,7 @@ def update(
 ) -> dict[str, float]:
     """One optimizer step over all of a step's micro-batches; returns its numbers, means over trained tokens."""
     count = sum(batch.count for batch in batches)
+    assert count != 0, "a source makes no step that has nothing to train"
     trained = sum(len(batch.targets_K) for batch in batches)
     model.train()
     losses = []
@@ -139,9 +147,14 @@ def update(
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
     if not math.isfinite(norm):
         broken = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        # Finite gradients can be so large that their squares are not.
+        where = (
+            f"gradient of {broken[0]} is not (nor of {len(broken) - 1} more tensors)"
+            if broken
+            else "gradient's norm is not"
+        )
         raise Failed(
-            f"step {step}: the loss is finite ({total:.6g}) but the gradient of {broken[0]} is not (nor of {len(broken) - 1} more tensors); "
-            "nothing was updated. Lower learning_rate or max_grad_norm, or use dtype float32, and resume from the last checkpoint"
+            f"step {step}: the loss is finite ({total:.6g}) but the {where}; nothing was updated. Lower learning_rate or max_grad_norm, or use dtype float32, and resume from the last checkpoint"
         )
     for group in optimizer.param_groups:
         group["lr"] = rate
