@@ -74,6 +74,7 @@ def fit(
         load_weights(model, saved)
         checkpoint.load_optimizer(saved, optimizer)
         feed.restore(state["source"])
+        checkpoint.prune(folder, settings.save_total_limit, best_step)
     run.rewind(stage, taken)
     if damaged:
         start = saved.name if saved else "the start"
