@@ -23,26 +23,14 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 LAYERS = (
     ("records",),
-    ("protocols", "chat", "config", "run", "progress", "attention"),
+    ("protocols", "chat", "config", "run", "progress", "track", "attention"),
     ("data", "verify", "sample", "train", "evals", "report", "domains"),
     ("recipes",),
     ("cli", "__main__", "doctor", "evaluate", "export"),
 )
 """Names directly beneath postgrad, lowest first. A module may import from lower layers and from its own part."""
-SHARED = {
-    "protocols",
-    "chat",
-    "config",
-    "run",
-    "progress",
-    "attention",
-    "cli",
-    "__main__",
-    "doctor",
-    "evaluate",
-    "export",
-}
-"""Single modules that may import others of their layer: what the parts stand on, and the command with its helpers."""
+SHARED = {*LAYERS[1], *LAYERS[4]}
+"""May import others of their layer: what the parts stand on, and the command with its helpers."""
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(importing module, imported module) -> the reason."""
 
@@ -199,11 +187,14 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def numbers_of_failures(tree: ast.AST) -> list[int]:
-    """Lines inside an `except` that return, set, yield or append a number (NaN and infinity are numbers)."""
+    """Lines inside an `except` that return, set, yield or append a number (NaN and infinity are numbers).
+
+    To count a failure (`+= 1`) is what should be done with one.
+    """
     lines = []
     for handler in (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)):
         for node in ast.walk(handler):
-            if isinstance(node, ast.Return | ast.Yield | ast.Assign | ast.AnnAssign | ast.AugAssign):
+            if isinstance(node, ast.Return | ast.Yield | ast.Assign | ast.AnnAssign):
                 values = [node.value]
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append":
                 values = [*node.args]
@@ -247,6 +238,7 @@ def test_no_except_gives_a_number() -> None:
         ("return math.nan", True),
         ("score = 0.0", True),
         ("rewards.append(0)", True),
+        ("dropped += 1", False),
         ("return None", False),
         ("return False", False),
         ("return Verdict(Status.UNCHECKED, None, 'timed out')", False),
