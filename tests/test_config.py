@@ -307,7 +307,7 @@ def test_hints_look_in_every_section(typed: str, meant: tuple[str, ...]) -> None
 
 def test_without_a_near_key_the_known_ones_are_listed() -> None:
     assert fault("rl.rewards.zzzzzzzzz=1").endswith("known here: " + ", ".join(type(read().rl.rewards).model_fields))
-    assert fault("zzzzzzzzz=1").endswith("known here: seed, model, data, sft, rl, eval")
+    assert fault("zzzzzzzzz=1").endswith("known here: seed, report_to, model, data, sft, rl, eval")
 
 
 def test_a_dotted_key_in_a_file_is_told_to_nest() -> None:
@@ -541,7 +541,7 @@ def test_the_schema_describes_keys_and_requires_none() -> None:
     assert '"required"' not in text
     assert "peak learning rate" in text
     assert schema["additionalProperties"] is False
-    assert set(schema["properties"]) == {"seed", "model", "data", "sft", "rl", "eval"}
+    assert set(schema["properties"]) == {"seed", "report_to", "model", "data", "sft", "rl", "eval"}
 
 
 # Presets

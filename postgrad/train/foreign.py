@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from postgrad.protocols import Reward
@@ -39,7 +40,9 @@ def trl(function: Callable[..., Any], gold: str = "solution") -> Reward:
                 **{column: [value] * count for column, value in columns.items()},
             )
             if inspect.iscoroutine(values):
-                values = asyncio.run(values)
+                # In a thread of its own: the caller may be a notebook, whose event loop is running already.
+                with ThreadPoolExecutor(1) as thread:
+                    values = thread.submit(asyncio.run, values).result()
         except Exception as error:
             raise RuntimeError(f"reward function {name} failed on problem {problem.id!r}: {error!r}") from error
         checked = iter(checked_values(values, shown, name))
