@@ -12,10 +12,12 @@ BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
 def main() -> None:
     readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = with_table(before, results_table(ROOT / "docs" / "results"))
-    readme.write_text(after, encoding="utf-8")
-    print("README.md: written" if after != before else "README.md: nothing to change")
+    table = results_table(ROOT / "docs" / "results")
+    if not table:
+        print("docs/results holds no result yet: README.md stays as it is")
+        return
+    readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    print("README.md: the table is that of docs/results")
 
 
 def with_table(text: str, table: str) -> str:
@@ -23,7 +25,7 @@ def with_table(text: str, table: str) -> str:
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"README.md needs one {BEGIN.strip()} and one {END}")
     head, _, rest = text.partition(BEGIN)
-    return "".join([head, BEGIN, table or "No result is recorded yet.\n", END, rest.partition(END)[2]])
+    return "".join([head, BEGIN, table, END, rest.partition(END)[2]])
 
 
 if __name__ == "__main__":
