@@ -25,6 +25,9 @@ NAME = "postgrad"
 
 
 class Layout(Protocol):
+    longest: int
+    """Tokens of the longest sequence, the new one included: what a sliding window must hold."""
+
     def __call__(self, layer: int, query_1HTd: Tensor, key_1KTd: Tensor, value_1KTd: Tensor, scale: float) -> Tensor:
         """Attention output [1, H, T, d] for one layer; H query heads, K key heads, H a multiple of K."""
         ...
@@ -36,6 +39,7 @@ class Packed:
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         assert lengths, "an empty pack"
         assert min(lengths) > 0, "an empty document in a pack"
+        self.longest = max(lengths)
         starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         # Lengths within a quarter of a power of two share a call: at most 19 % of it is padding.
@@ -105,10 +109,10 @@ def attend(
             raise ValueError(
                 f"attention option {name} of {type(module).__name__} is not supported: set it to 0 in the model's config"
             )
-    if sliding_window is not None and query.shape[2] > sliding_window:
+    if sliding_window is not None and layout.longest > sliding_window:
         raise ValueError(
-            f"{type(module).__name__} attends over a window of {sliding_window} tokens and the batch holds {query.shape[2]}: "
-            "sliding windows are not supported; set use_sliding_window to false in the model's config"
+            f"{type(module).__name__} attends over a window of {sliding_window} tokens and a sequence has {layout.longest}: sliding "
+            "windows are not supported; keep sequences within it, or set use_sliding_window to false in the model's config"
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]  # set by transformers on every attention module

@@ -84,6 +84,7 @@ class _Prefill:
         self.prompts = prompts
         """(length, slots) of each prompt."""
         self.packed = Packed([length for length, _ in prompts], device)
+        self.longest = self.packed.longest
 
     def __call__(self, layer: int, query_1HTd: Tensor, key_1KTd: Tensor, value_1KTd: Tensor, scale: float) -> Tensor:
         keys_SKLd, values_SKLd = self.cache.layer(layer, key_1KTd, value_1KTd)
@@ -146,6 +147,8 @@ class Engine:
         if self.model is None:
             raise ValueError("the engine follows no model yet: call follow(model, step) first")
         waiting = deque(self._sequences(problems, n))
+        if not waiting:
+            return [[] for _ in problems]
         everyone = list(waiting)
         running: list[_Sequence] = []
         device = next(self.model.parameters()).device

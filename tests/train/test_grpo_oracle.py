@@ -166,7 +166,7 @@ def test_loss_gradients_and_metrics_are_trls(
     inputs = trainer._generate_and_score_completions([{"prompt": prompt} for prompt in rendered])
 
     for policy in (model, stock):
-        nudge(policy, seed=7)
+        nudge(policy, by=0.01, seed=7)
     objective = loss.policy(epsilon_low=EPSILON, epsilon_high=EPSILON_HIGH, beta=beta, temperature=TEMPERATURE)
     batches = rollouts.step(model, 1).batches
     numbers, gradients = oracle.updated(model, batches, objective)
