@@ -28,6 +28,8 @@ def folder(
     from postgrad.train import model as models
     from postgrad.verify import extract, maths
 
+    if out is not None and (out / "traces.jsonl").exists():
+        raise ValueError(f"{out} already holds a measurement: choose another --out")
     problems = sources.problems(data)[:limit]
     device = models.resolve_device("auto")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -93,7 +93,7 @@ class Data(Settings):
     arithmetic: Arithmetic | None = None
     files: Files | None = None
     selection: Selection = Selection()
-    system_prompt: str | None = Field(None, description="put before every problem")
+    system_prompt: str | None = Field(None, description="put before every prompt that has no system message of its own")
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
@@ -532,7 +532,7 @@ def _files(config: Config) -> tuple[list[Any], list[Problem], list[Problem], lis
 
 
 def _with_system(record: R, config: Config) -> R:
-    if config.data.system_prompt is None:
+    if config.data.system_prompt is None or record.prompt[0].role == "system":
         return record
     return replace(record, prompt=(Message("system", config.data.system_prompt), *record.prompt))
 
