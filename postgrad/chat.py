@@ -53,8 +53,9 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
     text = prompt_text(tokenizer, example.prompt)
     response = example.response
     if text.rstrip().endswith(THINK):
-        # Templates such as DeepSeek-R1-Distill's open the thinking themselves.
-        response = response.removeprefix(THINK)
+        # Templates such as DeepSeek-R1-Distill's open the thinking themselves, and the line after it.
+        opened = text[text.rindex(THINK) :]
+        response = response.removeprefix(opened if response.startswith(opened) else THINK)
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer of {tokenizer.name_or_path!r} has no eos_token: a trained model could never stop"

@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+# A busy machine is no finding.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 # Products of 32 columns take longest on several threads; read when torch is imported, here and in child processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 

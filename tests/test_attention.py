@@ -100,7 +100,7 @@ def qwen() -> tuple[Any, Any]:
 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=9), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_whatever_the_lengths(qwen: tuple[Any, Any], lengths: list[int], seed: int) -> None:
     stock, ours = qwen
     ids = documents(lengths, seed)

@@ -54,6 +54,8 @@ def supervised(tokenizer: Any, examples: Sequence[Example], settings: SftSetting
     """
     documents, dropped = [], 0
     for example in examples:
+        if not example.weight:
+            continue  # the same as absence
         encoded = chat.encode(tokenizer, example)
         if len(encoded.ids) > settings.max_length:
             if settings.overlong == "error":
@@ -68,7 +70,8 @@ def supervised(tokenizer: Any, examples: Sequence[Example], settings: SftSetting
         )
     if not documents:
         raise ValueError(
-            f"no example is left to train on: {len(examples)} given, {dropped} longer than sft.max_length={settings.max_length}"
+            f"no example is left to train on: {len(examples)} given, {dropped} longer than sft.max_length={settings.max_length}, "
+            f"{sum(not example.weight for example in examples)} of weight 0"
         )
     return documents, dropped
 

@@ -161,7 +161,7 @@ def test_weight_2_is_two_copies_and_weight_0_is_absence(model: Any, measured: An
 # ---- Splitting ------------------------------------------------------------------------------------------------------
 # With float64 weights, so that what is left of a difference would be the arithmetic's and not rounding's.
 
-SLOW_START = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW_START = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LENGTHS = st.lists(st.integers(2, 40), min_size=2, max_size=8)
 
 
