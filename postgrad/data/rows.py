@@ -156,11 +156,13 @@ def _jsonl(file: Path) -> Iterator[Row | Fault]:
 
 def _line(file: Path, number: int, line: bytes) -> Row | Fault:
     try:
-        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        # Without its end: else a string that is cut short is told as a control character.
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         return Fault(file, number, None, f"not UTF-8: got byte 0x{line[error.start]:02x} at byte {error.start + 1}")
     except json.JSONDecodeError as error:
-        return Fault(file, number, None, f"not JSON: {error.msg} at column {error.colno}; got {_short(line.decode())}")
+        where = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        return Fault(file, number, None, f"not JSON: {where}; got {_short(line.decode())}")
     except RecursionError:
         return Fault(file, number, None, "not JSON that can be read: nested too deeply")
     except ValueError as error:
@@ -187,7 +189,8 @@ def _json(file: Path) -> Iterator[Row | Fault]:
         got = error.object[error.start]
         yield Fault(file, None, None, f"not UTF-8: got byte 0x{got:02x} at byte {error.start + 1}")
     except json.JSONDecodeError as error:
-        yield Fault(file, None, None, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+        where = f"{error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}"
+        yield Fault(file, None, None, f"not JSON: {where}")
     except RecursionError:
         yield Fault(file, None, None, "not JSON that can be read: nested too deeply")
     except ValueError as error:

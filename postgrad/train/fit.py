@@ -144,7 +144,7 @@ def update(
     model.eval()
     total = sum(float(one.total.detach()) for one in losses) / count
     if not math.isfinite(total):
-        raise Failed(_not_finite(step, batches, losses))
+        raise Failed(_not_finite(model, step, batches, losses))
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
     if not math.isfinite(norm):
         broken = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -188,8 +188,9 @@ def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int
     return total / count
 
 
-def _not_finite(step: int, batches: Sequence[Batch], losses: Sequence[LossSum]) -> str:
+def _not_finite(model: torch.nn.Module, step: int, batches: Sequence[Batch], losses: Sequence[LossSum]) -> str:
     """Which sample, which token, which tensor: the first place where a loss is not a number."""
+    weights = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
     for index, (batch, one) in enumerate(zip(batches, losses, strict=True)):
         bad_K = ~one.token_losses_K.isfinite()
         if bad_K.any():
@@ -197,6 +198,7 @@ def _not_finite(step: int, batches: Sequence[Batch], losses: Sequence[LossSum]) 
             name = batch.names[int(batch.document_K[first])]
             streams = [stream for stream, values in batch.streams_K.items() if not values[first].isfinite()]
             cause = f"its {streams[0]} are not finite either" if streams else "the model's logits are not finite there"
+            cause = f"the weights {weights[0]} are not finite" if weights else cause
             return (
                 f"step {step}: the loss is {float(one.token_losses_K[first])} in micro-batch {index}, sample {name!r}, tensor token_losses "
                 f"at trained token {first} (id {int(batch.targets_K[first])}); {cause}. Nothing was updated: "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
@@ -28,20 +29,23 @@ def resolve_device(name: str) -> torch.device:
 
 def load(path: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """A causal LM ready for postgrad's attention. Raises ValueError for a folder that holds no model."""
-    folder = Path(path)
+    folder = _folder(path)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(
             f"{path} has no config.json, so it is not a Hugging Face model folder: give the folder that holds config.json and *.safetensors"
         )
     config = AutoConfig.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(
-        path, config=config, dtype=torch.float32, attn_implementation=attention.NAME
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=torch.float32, attn_implementation=attention.NAME
+        )
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {path} cannot be read ({error}): copy or download them again") from error
     return _ready(model, dtype, device)
 
 
 def load_tokenizer(path: str) -> Any:
-    folder = Path(path)
+    folder = _folder(path)
     if folder.exists() and not any(
         (folder / name).is_file()
         for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
@@ -50,6 +54,13 @@ def load_tokenizer(path: str) -> Any:
             f"{path} holds no tokenizer (no tokenizer.json or tokenizer.model): save the base model's tokenizer into it"
         )
     return AutoTokenizer.from_pretrained(path)
+
+
+def _folder(path: str) -> Path:
+    folder = Path(path)
+    if not folder.exists() and (folder.is_absolute() or path.startswith(".") or path.count("/") > 1):
+        raise ValueError(f"{path}: no such folder (and no hub id, which would be NAME or OWNER/NAME)")
+    return folder
 
 
 def scratch_config(shape: dict[str, int], tokenizer: Any) -> Qwen3Config:
