@@ -11,9 +11,10 @@ on which other sequences share its batch (up to rounding in the matrix products)
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -155,11 +156,11 @@ class Engine:
         length = max(len(one.prompt) for one in everyone) + self.sampling.max_tokens
         cache = _Cache(min(self.sampling.slots, len(everyone)), length)
         finished = 0
-        with torch.no_grad():
+        with torch.no_grad(), _few_rows(self.model):
             while waiting or running:
                 # Prefill in strides: a prefill of one prompt costs a whole pass over the weights.
                 free = cache.slots - len(running)
-                if waiting and (free >= cache.slots // 4 or free >= len(waiting) or not running):
+                if waiting and free >= min(max(1, cache.slots // 4), len(waiting)):
                     entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
                     self._prefill(cache, entering, len(running), device)
                     running += entering
@@ -244,6 +245,32 @@ class Engine:
         kept = [token for token in ids if token not in self.stops]
         text: str = self.tokenizer.decode(kept, skip_special_tokens=False)
         return text
+
+
+@contextlib.contextmanager
+def _few_rows(model: Any) -> Iterator[None]:
+    """On CPU, the head's product for few rows and a wide vocabulary in the order that its library is good at.
+
+    32 x 256 by 256 x 16,384 took 24.9 ms as hidden @ weight.T and 4.4 ms as (weight @ hidden.T).T, for the same numbers
+    (one thread, torch 2.13, AMD EPYC with AVX-512; 8 rows: 1.5 and 1.4 ms).
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None or head.weight.device.type != "cpu":
+        yield
+        return
+
+    def forward(hidden: Tensor) -> Tensor:
+        weight = head.weight
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            weight, hidden = weight.to(dtype), hidden.to(dtype)
+        return (weight @ hidden.flatten(0, -2).T).T.unflatten(0, hidden.shape[:-1])
+
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 def _ignore(done: int, total: int) -> None:

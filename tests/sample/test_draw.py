@@ -1,0 +1,127 @@
+"""Drawing one token: the filters against a brute-force reading of their definitions, and the law of large numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from postgrad.sample.engine import Sampling, draw
+
+
+def sampling(**settings: Any) -> Sampling:
+    return Sampling(max_tokens=1, **settings)
+
+
+def expected(logits: list[float], *, temperature: float, top_k: int, top_p: float, min_p: float) -> tuple[Any, float]:
+    """The filtered distribution in float64, and how near its nearest decision was: by the definitions, token by token."""
+    p = np.exp(np.array(logits, np.float64) / temperature)
+    p /= p.sum()
+    ranked = sorted(range(len(p)), key=lambda token: (-p[token], token))
+    kept = ranked[:top_k] if top_k else ranked
+    total = sum(p[token] for token in kept)
+    nearest = math.inf
+    nucleus, before = [], 0.0
+    for token in kept:
+        nearest = min(nearest, abs(before - top_p * total)) if top_p < 1 and before else nearest
+        if before < top_p * total:
+            nucleus.append(token)
+        before += p[token]
+    nearest = min([nearest, *(abs(p[token] - min_p * p[ranked[0]]) for token in nucleus if min_p)])
+    nucleus = [token for token in nucleus if p[token] >= min_p * p[ranked[0]]]
+    filtered = np.zeros_like(p)
+    filtered[nucleus] = p[nucleus]
+    return filtered / filtered.sum(), nearest
+
+
+@given(
+    logits=st.lists(st.floats(-6, 6, width=16), min_size=2, max_size=9),
+    temperature=st.sampled_from([0.5, 0.7, 1.0, 1.5]),
+    top_k=st.integers(0, 10),
+    top_p=st.sampled_from([0.1, 0.5, 0.9, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.02, 0.3, 0.9]),
+)
+def test_every_kept_token_has_its_interval_and_no_other_has_any(
+    logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    p, nearest = expected(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    # Float32 may decide otherwise where float64 hardly decides.
+    assume(nearest > 1e-6)
+    edges = np.concatenate([[0], p.cumsum()])
+    kept = [token for token in range(len(p)) if p[token] > 1e-5]
+    uniforms = [
+        u
+        for token in kept
+        for u in (edges[token] + 1e-6, (edges[token] + edges[token + 1]) / 2, edges[token + 1] - 1e-6)
+    ]
+    uniforms = [min(max(u, 0.0), np.nextafter(1, 0)) for u in uniforms]
+    ids, logprobs = draw(
+        torch.tensor([logits] * len(uniforms)),
+        torch.tensor(uniforms, dtype=torch.float64),
+        sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
+    )
+    assert ids.tolist() == [token for token in kept for _ in range(3)]
+    unfiltered, _ = expected(logits, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0)
+    assert logprobs.tolist() == pytest.approx([math.log(unfiltered[token]) for token in ids.tolist()], abs=1e-5)
+
+
+def drawn(logits: list[float], n: int, **settings: Any) -> np.ndarray[Any, Any]:
+    uniforms = torch.from_numpy(np.random.default_rng(0).random(n))
+    ids, _ = draw(torch.tensor([logits] * n), uniforms, sampling(**settings))
+    return np.bincount(ids.numpy(), minlength=len(logits))
+
+
+P = [0.4, 0.05, 0.25, 0.02, 0.2, 0.08]
+LOGITS = [math.log(p) + 3 for p in P]
+
+
+@pytest.mark.parametrize(
+    ("settings", "law"),
+    [
+        ({}, P),
+        ({"temperature": 0.5}, [p * p for p in P]),
+        ({"top_k": 3}, [0.4, 0, 0.25, 0, 0.2, 0]),
+        ({"top_p": 0.7}, [0.4, 0, 0.25, 0, 0.2, 0]),
+        ({"min_p": 0.15}, [0.4, 0, 0.25, 0, 0.2, 0.08]),
+        ({"top_k": 4, "top_p": 0.75, "min_p": 0.6}, [0.4, 0, 0.25, 0, 0, 0]),
+    ],
+)
+def test_frequencies_are_the_laws(settings: dict[str, Any], law: list[float]) -> None:
+    counts = drawn(LOGITS, 20_000, **settings)
+    p = np.array(law) / sum(law)
+    assert counts[p == 0].sum() == 0
+    assert chisquare(counts[p > 0], 20_000 * p[p > 0]).pvalue > 0.001
+    # The test has the power to see a law that is wrong by two in a hundred.
+    bent = np.where(p > 0, p, 0)
+    bent[0] += 0.02
+    bent[2] -= 0.02
+    assert chisquare(counts[p > 0], 20_000 * bent[p > 0]).pvalue < 0.001
+
+
+@given(
+    impossible=st.lists(st.booleans(), min_size=2, max_size=40).filter(lambda row: not all(row)),
+    uniform=st.sampled_from([0.0, 1e-300, 0.5, 1 - 2**-24, float(np.nextafter(1, 0))])
+    | st.floats(0, 1, exclude_max=True),
+    settings=st.fixed_dictionaries(
+        {"top_p": st.sampled_from([1.0, 0.9]), "top_k": st.integers(0, 3), "min_p": st.sampled_from([0.0, 0.5])}
+    ),
+)
+def test_a_token_of_probability_0_is_never_drawn(
+    impossible: list[bool], uniform: float, settings: dict[str, Any]
+) -> None:
+    logits = torch.tensor([[-math.inf if no else float(place % 3) for place, no in enumerate(impossible)]])
+    ids, logprobs = draw(logits, torch.tensor([uniform], dtype=torch.float64), sampling(**settings))
+    assert not impossible[int(ids[0])]
+    assert logprobs[0].isfinite()
+
+
+def test_greedy_takes_the_likeliest_and_reports_temperature_1() -> None:
+    ids, logprobs = draw(torch.tensor([LOGITS]), torch.tensor([0.99], dtype=torch.float64), sampling(temperature=0))
+    assert ids.tolist() == [0]
+    assert logprobs.tolist() == pytest.approx([math.log(0.4)])
