@@ -147,7 +147,8 @@ class Nccl:
 class VllmServer:
     """A PolicySampler, like `Engine`. With a `transfer` its server follows the model; without, it samples what is served.
 
-    At most `sampling.slots` requests are in flight. Failures of the server raise `Failed`, after the retries of `Patience`.
+    At most `sampling.slots` requests are in flight. Failures of the server raise `Failed`, after the retries of `Patience`; so
+    does a trace that the server gave up (finish_reason "abort", "error"), which says nothing about the model.
     """
 
     def __init__(
@@ -209,7 +210,6 @@ class VllmServer:
         self.connect()
         traces: dict[tuple[int, int], Trace] = {}
         pool = ThreadPoolExecutor(min(self.sampling.slots, len(wanted)), thread_name_prefix="vllm")
-        self._http.abandoned.clear()
         try:
             futures = {
                 pool.submit(self._complete, problems[place], prompts[place], sample): (place, sample)
@@ -223,6 +223,7 @@ class VllmServer:
             if len(traces) < len(wanted):
                 self._http.abandon()
             pool.shutdown(cancel_futures=True)
+            self._http.abandoned.clear()
         return [[traces[place, sample] for sample in range(n)] for place in range(len(problems))]
 
     def truncate(self, trace: Trace, tokens: int) -> Trace:
@@ -305,7 +306,6 @@ class VllmServer:
         """Wait for the server, then check its version, its model and its kind of log-probabilities. Once; raises Failed."""
         if self._connected:
             return
-        self._http.abandoned.clear()
         self._http.until_healthy()
         answer = self._control("GET", "/version", "its version")
         found = re.match(r"(\d+)\.(\d+)", str(answer.get("version")))
