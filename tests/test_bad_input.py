@@ -280,6 +280,40 @@ def test_a_long_validation_trace_is_told_before_the_first_step(prepare: Prepare,
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rl.prompts_per_step=5"], "rl problems are fewer than rl.prompts_per_step=5"),
+        (
+            ["rl.rewards.cosine_similarity=1"],
+            "the cosine_similarity reward compares with a reference trace, and 1 problems have none, 'rl-5' first",
+        ),
+        (["rl.rewards.soft_overlong=1"], "soft_overlong: the buffer (64) must be smaller than max_length (6)"),
+    ],
+)
+def test_what_stage_two_would_refuse_is_told_before_stage_one(
+    prepare: Prepare, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    bare = {"problem": "What is 9 + 9?", "answer": "18"}
+    found = postgrad(*prepare(*overrides, "data.files.validation_fraction=0.01", rl=[*ROWS[:4], bare]))
+    assert found.exit_code == 1
+    assert message in told(found)
+    assert "sft" not in Run.open(tmp_path / "run").stages()
+
+
+def test_the_test_problems_are_not_to_train_on(prepare: Prepare) -> None:
+    found = postgrad(*prepare(rl=TESTS))
+    assert found.exit_code == 1
+    assert "every rl problem overlaps a test problem: give others" in told(found)
+
+
+def test_rows_without_weight_are_as_good_as_absent(prepare: Prepare) -> None:
+    found = postgrad(*prepare(sft=[{**row, "weight": 0} for row in ROWS]))
+    assert found.exit_code == 1
+    assert told(found).endswith("3 of weight 0")
+    assert "fault in postgrad" not in told(found)
+
+
 # Models
 
 
@@ -435,6 +469,34 @@ def test_a_loss_that_is_not_a_number_names_step_sample_and_tensor(
     monkeypatch.undo()
     resumed(f"postgrad resume {out}")
     assert steps(out) == [("sft", step) for step in range(1, 9)] + [("rl", 1), ("rl", 2)]
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    whole_run, damaged = tmp_path / "whole", tmp_path / "damaged"
+    for out in (whole_run, damaged):
+        tiny.start(out, *QUICK[len(tiny.OVERRIDES) :])
+    resumed(f"postgrad resume {whole_run}")
+    math = fit.checkpoint.save
+
+    def torn(folder: Path, step: int, **what: Any) -> Path:
+        saved = math(folder, step, **what)
+        if step == 6:
+            with (saved / "model.safetensors").open("r+b") as file:
+                file.seek(20_000)
+                file.write(b"torn")
+            raise KeyboardInterrupt
+        return saved
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit.checkpoint, "save", torn)
+        assert postgrad("resume", damaged).exit_code == 130
+    resumed(f"postgrad resume {damaged}")
+    for stage in ("sft", "rl"):
+        weights = [Run.open(out).stages()[stage]["result"] + "/model.safetensors" for out in (whole_run, damaged)]
+        assert weights[0] == weights[1]
+        assert (whole_run / weights[0]).read_bytes() == (damaged / weights[1]).read_bytes(), (
+            "the same bits from step 4 on"
+        )
 
 
 def in_a_process(words: list[str], errors: Path, step: int, then: Callable[[], object]) -> int | None:

@@ -188,6 +188,10 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         counts[f"overlap_{name}_test"] = {str(kind): matches for kind, matches in found.counts().items()}
     if chosen.decontaminate:
         examples, rl = overlap.apart(examples, leaks["sft"]), overlap.apart(rl, leaks["rl"])
+        if not rl:
+            raise ValueError(
+                "every rl problem overlaps a test problem: give others (or data.selection.decontaminate=false)"
+            )
     # What validates must not be trained on, in whatever words, spaces and letter cases it is repeated.
     examples = overlap.apart(examples, overlap.overlap(examples, validation), frozenset({overlap.Kind.EXACT}))
     golds = {
@@ -213,13 +217,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         return _with_system(replace(problem, reference=problem.reference or trace), config)
 
     problems = {name: [ready(problem) for problem in checked.kept] for name, checked in golds.items()}
-    lengths = {problem.id: len(chat.prompt_ids(tokenizer, problem.prompt)) for problem in problems["rl"]}
-    too_long = [name for name, length in lengths.items() if length > config.rl.max_prompt_length]
-    if too_long:
-        raise ValueError(
-            f"{len(too_long)} of {len(lengths)} rl prompts are longer than rl.max_prompt_length={config.rl.max_prompt_length}: "
-            f"first that of problem {too_long[0]!r}, which has {lengths[too_long[0]]} tokens; raise the limit or leave them out"
-        )
+    _check_stage_two(config.rl, problems["rl"], tokenizer)
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)
     write_jsonl(folder / "sft.jsonl", (_with_system(example, config) for example in examples))
@@ -493,6 +491,23 @@ def plan(config: Config) -> dict[str, str]:
 
 
 # ---- Small pieces ---------------------------------------------------------------------------------------------------
+
+
+def _check_stage_two(rl: GrpoSettings, problems: Sequence[Problem], tokenizer: Any) -> None:
+    """Raises ValueError for what stage two would refuse, which would be hours later."""
+    from postgrad import chat
+    from postgrad.train import reward
+
+    if len(problems) < rl.prompts_per_step:
+        raise ValueError(f"{len(problems)} rl problems are fewer than rl.prompts_per_step={rl.prompts_per_step}")
+    reward.from_settings(rl.rewards, rl.max_completion_length, problems)
+    lengths = {problem.id: len(chat.prompt_ids(tokenizer, problem.prompt)) for problem in problems}
+    too_long = [name for name, length in lengths.items() if length > rl.max_prompt_length]
+    if too_long:
+        raise ValueError(
+            f"{len(too_long)} of {len(lengths)} rl prompts are longer than rl.max_prompt_length={rl.max_prompt_length}: first "
+            f"that of problem {too_long[0]!r}, which has {lengths[too_long[0]]} tokens; raise the limit or leave them out"
+        )
 
 
 def _arithmetic(config: Config) -> tuple[list[Any], list[Problem], list[Problem], list[Problem]]:
