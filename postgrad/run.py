@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -37,7 +38,7 @@ class Preempted(Exception):
 
 
 class Run:
-    """Use `create` or `open`. Not safe for several processes at once: one run, one process."""
+    """Use `create` or `open`. One process at a time carries out its stages; a second one is refused."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -114,6 +115,10 @@ class Run:
         if known and known["status"] == "done":
             return known["result"]
         self.stop_if_asked(f"before {name}")
+        with self._alone():
+            return self._carry_out(name, fingerprint, known, lambda: function(*arguments))
+
+    def _carry_out(self, name: str, fingerprint: str, known: Mapping[str, Any] | None, work: Callable[[], Any]) -> Any:
         seconds_before = known["seconds"] if known else 0.0
         if known:
             # What setting up told will be told again.
@@ -122,7 +127,7 @@ class Run:
         record = {"status": "running", "fingerprint": fingerprint, "seconds": seconds_before, "result": None}
         self._record(name, record)
         try:
-            result = function(*arguments)
+            result = work()
         except BaseException:
             # A disk too full for the checkpoint is too full for this as well: the first error is the one to tell of.
             with suppress(Failed, OSError):
@@ -150,6 +155,22 @@ class Run:
                         f"{name} did not take {tracker.dropped} rows{why}; metrics.jsonl has them all",
                     )
             self.trackers = []
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two processes would rewind each other's logs and checkpoints. The system lets go however a process ends."""
+        with (self.folder / "manifest.json").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Failed(
+                    f"another process is at work on {self.folder}: wait for its end, or stop it first"
+                ) from error
+            except OSError as error:
+                # Some cluster file systems have no locks.
+                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                    raise
+            yield
 
     def stop_if_asked(self, where: str) -> None:
         """For work that has nothing to save: raises Preempted where a signal has asked to stop."""

@@ -499,6 +499,23 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
         )
 
 
+def test_a_run_goes_on_from_any_folder(
+    prepare: Prepare, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = prepare("model.path=model")
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "fit", _interrupt)
+        assert postgrad(*words).exit_code == 130
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed("postgrad resume ../run")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def in_a_process(words: list[str], errors: Path, step: int, then: Callable[[], object]) -> int | None:
     """`postgrad WORDS` in a process of its own, forked from one that has imported torch so that it starts at once.
 

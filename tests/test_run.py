@@ -148,6 +148,21 @@ def test_a_run_that_is_asked_to_stop_begins_no_stage(run: Run) -> None:
     assert "sft" not in run.stages()
 
 
+def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(run: Run) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from postgrad.run import Run\n"
+        "Run.open(Path(sys.argv[1])).stage('sft', lambda: (print('at work', flush=True), time.sleep(600)))"
+    )
+    command = [sys.executable, "-c", code, str(run.folder)]
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "at work\n"
+        with pytest.raises(Failed, match=r"another process is at work on .*run: wait for its end, or stop it first"):
+            run.stage("sft", lambda: "done")
+        first.kill()
+    assert run.stage("sft", lambda: "done") == "done"
+
+
 def test_a_full_disk_hides_no_other_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(*_: object) -> None:
         monkeypatch.setattr(runs.os, "fsync", _no_room)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -229,13 +230,17 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
 
 
 def make_base(config: Config, run: Run) -> str:
-    """What both stages start from: the given model's path, or a new one saved in the run's folder."""
+    """What both stages start from: the given model's path, or a new one saved in the run's folder.
+
+    A folder's path is made absolute, so that the run can be resumed from anywhere.
+    """
     from postgrad.train import model as models
 
     if config.model.path:
         # Loaded once for nothing: a folder or device that cannot be used is told of before the data is checked.
         _load(config, run, config.model.path)
-        return config.model.path
+        folder = Path(config.model.path)
+        return str(folder.resolve()) if folder.exists() else config.model.path
     models.resolve_device(config.model.device)
     assert config.model.scratch is not None, "Model has exactly one origin"
     tokenizer = _scratch_tokenizer()
