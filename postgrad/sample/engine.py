@@ -297,30 +297,54 @@ def draw(logits_BV: Tensor, uniforms_B: Tensor, sampling: Sampling) -> tuple[Ten
     """Token ids and their log-probabilities [B].
 
     The log-probability is of the temperature-scaled distribution before top-k, top-p and min-p: what the trainer computes.
-    Drawing inverts the cumulative distribution at the given uniform, which costs one pass and no generator.
     """
-    logits_BV = logits_BV.float() / (sampling.temperature or 1.0)
-    logprobs_BV = logits_BV.log_softmax(-1)
+    logits_BV = logits_BV.float()
+    if sampling.temperature not in (0, 1):
+        logits_BV = logits_BV / sampling.temperature
+    peaks_B1 = logits_BV.amax(-1, keepdim=True)
+    weights_BV = (logits_BV - peaks_B1).exp_()
+    totals_B1 = weights_BV.sum(-1, keepdim=True)
     if sampling.temperature == 0:
-        ids_B = logprobs_BV.argmax(-1)
+        ids_B = logits_BV.argmax(-1)
     else:
-        probabilities_BV = _filtered(logprobs_BV.exp(), sampling)
-        cumulative_BV = probabilities_BV.double().cumsum(-1)
-        targets_B1 = uniforms_B[:, None] * cumulative_BV[:, -1:]
-        # "right": the first token whose cumulative probability exceeds the target, so that none of probability 0 is drawn.
-        ids_B = torch.searchsorted(cumulative_BV, targets_B1, right=True)[:, 0].clamp_max(logits_BV.shape[-1] - 1)
-    return ids_B, logprobs_BV.gather(-1, ids_B[:, None])[:, 0]
+        ids_B = invert(_filtered(weights_BV, sampling), uniforms_B)
+    chosen_B1 = logits_BV.gather(-1, ids_B[:, None])
+    return ids_B, (chosen_B1 - peaks_B1 - totals_B1.log())[:, 0]
 
 
-def _filtered(probabilities_BV: Tensor, sampling: Sampling) -> Tensor:
+BLOCK = 128
+BELOW = 1 - 1e-12
+"""Keeps a target under the last edge, so that rounding can never choose a token of weight 0."""
+
+
+def invert(weights_BV: Tensor, uniforms_B: Tensor) -> Tensor:
+    """The token in which each uniform falls, of distributions given by weights that need not sum to 1.
+
+    First the block, then the token in it, so that only the sums of blocks are accumulated: over 16,384 tokens in float64 this
+    is a fifth of the work of accumulating them all, and of the noise per row that multinomial would draw, none.
+    """
+    wanting = -weights_BV.shape[-1] % BLOCK
+    blocks_BNb = F.pad(weights_BV, (0, wanting)).unflatten(-1, (-1, BLOCK))
+    sums_BN = blocks_BNb.sum(-1, dtype=torch.float64)
+    edges_BN = sums_BN.cumsum(-1)
+    targets_B1 = (uniforms_B[:, None] * edges_BN[:, -1:]).minimum(edges_BN[:, -1:] * BELOW)
+    # "right": the first edge beyond the target, which is of a block, and then of a token, with weight.
+    block_B1 = torch.searchsorted(edges_BN, targets_B1, right=True)
+    rest_B1 = targets_B1 - (edges_BN - sums_BN).gather(-1, block_B1)
+    inside_Bb = blocks_BNb.take_along_dim(block_B1[:, :, None], 1)[:, 0].double().cumsum(-1)
+    rest_B1 = rest_B1.clamp_min(0).minimum(inside_Bb[:, -1:] * BELOW)
+    return (block_B1 * BLOCK + torch.searchsorted(inside_Bb, rest_B1, right=True))[:, 0]
+
+
+def _filtered(weights_BV: Tensor, sampling: Sampling) -> Tensor:
     """Top-k, then top-p, then min-p, each of what the one before left; the most probable token always stays."""
     if not sampling.top_k and sampling.top_p == 1 and not sampling.min_p:
-        return probabilities_BV
-    sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
+        return weights_BV
+    sorted_BV, order_BV = weights_BV.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k:
         sorted_BV = sorted_BV.clone()
         sorted_BV[:, sampling.top_k :] = 0
     before_BV = sorted_BV.cumsum(-1) - sorted_BV
     keep_BV = before_BV < sampling.top_p * sorted_BV.sum(-1, keepdim=True)
     keep_BV &= sorted_BV >= sampling.min_p * sorted_BV[:, :1]
-    return torch.zeros_like(probabilities_BV).scatter(-1, order_BV, sorted_BV * keep_BV)
+    return torch.zeros_like(weights_BV).scatter(-1, order_BV, sorted_BV * keep_BV)
