@@ -46,7 +46,9 @@ def save(
         (temporary / "state").mkdir(parents=True)
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        torch.save(optimizer.state_dict(), temporary / "state" / "optimizer.pt")
+        # Into a file of Python's, whose errors say what the system said.
+        with (temporary / "state" / "optimizer.pt").open("wb") as file:
+            torch.save(optimizer.state_dict(), file)
         write_json(temporary / "state" / "trainer.json", {"step": step, **trainer})
         write_json(temporary / "COMMIT.json", {"step": step, "files": _digest(temporary)})
         for path in sorted(temporary.rglob("*")):
@@ -64,24 +66,27 @@ def save(
 def _disk_errors(temporary: Path, final: Path) -> Iterator[None]:
     try:
         yield
-    # safetensors reports a full disk as an error of its own, with the system's words in its text.
     except Exception as error:
-        full = (
-            getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            or any(
-                words in str(error)
-                for words in ("No space left", "os error 28", "File too large", "os error 27", "Disk quota")
-            )
-            or (isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error))
-        )
         shutil.rmtree(temporary, ignore_errors=True)
-        if not full:
+        if not _is_full_disk(error):
             raise
         free = shutil.disk_usage(final.parent).free / 2**20
         raise Failed(
             f"could not write checkpoint {final}: no room ({free:.0f} MiB free there; {error}). Earlier checkpoints are untouched: "
             "free some space, or lower save_total_limit, and resume"
         ) from error
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Here or in what led to it: torch raises an error of its own over the system's, safetensors puts its words in a text."""
+    if error is None:
+        return False
+    words = ("No space left", "os error 28", "File too large", "os error 27", "Disk quota")
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        or any(text in str(error) for text in words)
+        or _is_full_disk(error.__cause__ or error.__context__)
+    )
 
 
 def place(folder: Path, step: int) -> Path:
@@ -110,11 +115,16 @@ def recover(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def is_whole(checkpoint: Path) -> bool:
+    """Whether every file that was saved is there to the last bit. Files that were added since do no harm."""
     commit = checkpoint / "COMMIT.json"
     if not commit.is_file():
         return False
-    recorded: dict[str, Any] = json.loads(commit.read_text())["files"]
-    return recorded == _digest(checkpoint)
+    try:
+        recorded = dict(json.loads(commit.read_bytes())["files"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    found = _digest(checkpoint)
+    return all(found.get(name) == digest for name, digest in recorded.items())
 
 
 def trainer_state(checkpoint: Path) -> dict[str, Any]:
