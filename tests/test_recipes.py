@@ -12,7 +12,7 @@ import torch
 
 from postgrad.recipes import math_two_stage
 from postgrad.records import Problem, Status, read_jsonl
-from postgrad.run import Failed, Run, read_lines
+from postgrad.run import Failed, Preempted, Run, read_lines
 from postgrad.train import fit
 from tests import tiny
 
@@ -264,6 +264,25 @@ def test_a_second_time_returns_what_is_known(finished: Path, monkeypatch: pytest
     monkeypatch.setattr(math_two_stage, "_load", None)
     assert math_two_stage.main(tiny.settings(), Run.open(finished)) == summary_of(finished)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_can_be_stopped_while_it_prepares_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, run = tiny.start(tmp_path / "run", *SHORT)
+    read = math_two_stage._arithmetic
+
+    def signalled(config: math_two_stage.Config) -> Any:
+        run.stop_requested = "SIGTERM"
+        return read(config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(math_two_stage, "_arithmetic", signalled)
+        with pytest.raises(Preempted, match="stopped by SIGTERM while checking traces; what is finished is kept"):
+            math_two_stage.main(asked, run)
+    assert {name: stage["status"] for name, stage in run.stages().items()} == {"base": "done", "data": "running"}
+    assert not (run.folder / "data").exists()
+    opened = Run.open(run.folder)
+    math_two_stage.main(asked, opened)
+    assert {stage["status"] for stage in opened.stages().values()} == {"done"}
 
 
 def test_other_settings_for_a_finished_stage_are_refused(finished: Path) -> None:
