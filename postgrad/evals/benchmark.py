@@ -20,7 +20,7 @@ from typing import Any
 from postgrad.evals import stats
 from postgrad.evals.stats import Estimate
 from postgrad.protocols import Sampler, Verifier
-from postgrad.records import Graded, Problem, Status, Trace, write_jsonl
+from postgrad.records import Graded, Problem, Status, Trace, judged, write_jsonl
 
 Grades = Sequence[Sequence[Graded]]
 Truncate = Callable[[Trace, int], Trace]
@@ -52,7 +52,7 @@ def grade(
             if len(traces) != samples or any(trace.problem_id != problem.id for trace in traces):
                 found = [trace.problem_id for trace in traces]
                 raise ValueError(f"the sampler gave traces of {found} for {samples} samples of {problem.id!r}")
-            grades.append([Graded(problem, trace, verifier(problem, trace)) for trace in traces])
+            grades.append([judged(problem, trace, verifier) for trace in traces])
             if progress is not None:
                 progress(len(grades), len(problems))
     return grades
@@ -201,7 +201,7 @@ def at_budget(grades: Grades, budget: int, verifier: Verifier, truncate: Truncat
         trace = replace(truncate(item.trace, budget), finish="length")
         if trace.token_ids != item.trace.token_ids[:budget]:
             raise ValueError(f"truncate must keep the first {budget} tokens of a trace of {item.problem.id!r}")
-        return Graded(item.problem, trace, verifier(item.problem, trace))
+        return judged(item.problem, trace, verifier)
 
     return [[cut(item) for item in row] for row in grades]
 

@@ -18,7 +18,7 @@ import torch
 
 from postgrad import chat
 from postgrad.protocols import PolicySampler, Verifier
-from postgrad.records import Example, Graded, Problem, Status
+from postgrad.records import Example, Graded, Problem, Status, judged
 from postgrad.run import Failed
 from postgrad.train.batch import Batch, Document, pack, score
 from postgrad.train.reward import Weighted
@@ -283,7 +283,7 @@ class Rollouts:
             graded = [
                 tuple(
                     pool.map(
-                        lambda trace, problem=problem: Graded(problem, trace, self.verifier(problem, trace)), group
+                        lambda trace, problem=problem: judged(problem, trace, self.verifier), group
                     )
                 )
                 for problem, group in zip(problems, traces, strict=True)

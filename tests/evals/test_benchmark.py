@@ -19,7 +19,7 @@ from postgrad.evals.benchmark import (
     write_rows,
 )
 from postgrad.evals.stats import rate
-from postgrad.records import Graded, Problem, Status, Trace, Verdict
+from postgrad.records import Graded, Message, Problem, Status, Trace, Verdict, judged
 
 C, W, N, U = Status.CORRECT, Status.WRONG, Status.NO_ANSWER, Status.UNCHECKED
 
@@ -286,3 +286,11 @@ def test_rows_are_one_object_a_trace(tmp_path: Path) -> None:
         "text": "xx",
         "labels": {"grade": "hard"},
     }
+
+
+def test_a_trace_that_sampling_could_not_finish_is_unchecked_whatever_it_says() -> None:
+    problem = Problem("p", (Message("user", "1 + 1"),), "2")
+    broken = Trace("p", "\\boxed{2}", (1,), (0.0,), "error")
+    item = judged(problem, broken, lambda *_: Verdict(Status.CORRECT, 1.0))
+    assert item.verdict == Verdict(Status.UNCHECKED, None, "sampling failed")
+    assert score([[item]]).accuracy is None
