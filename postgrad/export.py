@@ -100,7 +100,8 @@ def to_verl(run: Path, out: Path) -> Path:
     if (run / "data" / "sft.jsonl").is_file():
         examples = read_jsonl(Example, run / "data" / "sft.jsonl")
         rows = [{"messages": _chat([*example.prompt, Message("assistant", example.response)])} for example in examples]
-        parquet.write_table(pa.Table.from_pylist(rows), out / "sft.parquet")
+        if rows:
+            parquet.write_table(pa.Table.from_pylist(rows), out / "sft.parquet")
     settings, notes = verl_grpo(config)
     usage = "python -m verl.trainer.main_ppo --config-dir . --config-name grpo custom_reward_function.path=REWARD.py"
     _write_yaml(out / "grpo.yaml", settings, [usage, *notes])
