@@ -145,7 +145,9 @@ def update(
     total = sum(float(one.total.detach()) for one in losses) / count
     if not math.isfinite(total):
         raise Failed(_not_finite(model, step, batches, losses))
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
+    total_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    norm = float(total_norm)
+    # Before clipping, which would spread what is not finite over every tensor.
     if not math.isfinite(norm):
         broken = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         # Finite gradients can be so large that their squares are not.
@@ -157,6 +159,7 @@ def update(
         raise Failed(
             f"step {step}: the loss is finite ({total:.6g}) but the {where}; nothing was updated. Lower learning_rate or max_grad_norm, or use dtype float32, and resume from the last checkpoint"
         )
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, total_norm)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
