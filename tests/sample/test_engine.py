@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from postgrad.attention import NAME
 from postgrad.domains import arithmetic
 from postgrad.records import Message, Problem, Trace
 from postgrad.sample.engine import Engine, Sampling
+from postgrad.train import model as models
 from postgrad.train.batch import Document, pack, score
 from tests.conftest import enliven, nudge
 
@@ -63,6 +65,19 @@ def test_log_probabilities_are_the_trainers(
             distance = float((trainers - torch.tensor(trace.logprobs)).abs().max())
             assert measured("engine's log-probabilities against the trainer's", distance) < 1e-4
     assert len({trace.token_ids for group in groups for trace in group}) == 18, "samples differ"
+
+
+def test_in_bfloat16_they_agree_to_its_rounding(
+    model_folder: Path, tokenizer: Any, problems: list[Problem], measured: Any
+) -> None:
+    model = models.load(str(model_folder), dtype=torch.bfloat16, device=torch.device("cpu"))
+    groups = engine(tokenizer, model, max_tokens=40).sample(problems, 1)
+    largest = max(
+        float((trained_logprobs(tokenizer, model, problem, trace, 1.0) - torch.tensor(trace.logprobs)).abs().max())
+        for problem, (trace,) in zip(problems, groups, strict=True)
+    )
+    # A logit of 8 is kept in steps of 1/16.
+    assert 1e-4 < measured("the same in bfloat16", largest) < 0.2
 
 
 def test_log_probabilities_are_the_trainers_after_an_update_too(

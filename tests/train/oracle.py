@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,6 +14,17 @@ from postgrad.train.batch import Batch
 from postgrad.train.loss import Objective
 
 Gradients = dict[str, Tensor]
+TRL = "1.16.0"
+
+
+def trl() -> Any:
+    """TRL, of the version whose numbers are the oracle; a missing one is a failure, because a skipped oracle says nothing."""
+    try:
+        import trl
+    except ImportError:
+        pytest.fail(f"these tests compare with TRL {TRL}, which is not installed: pip install 'postgrad[test]'")
+    assert trl.__version__ == TRL, f"these tests compare with TRL {TRL} and {trl.__version__} is installed"
+    return trl
 
 
 def updated(

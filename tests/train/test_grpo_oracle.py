@@ -75,8 +75,8 @@ def our_rollouts(tokenizer: Any, reference: Any, settings: GrpoSettings) -> sour
 
 def trl_trainer(stock: Any, tokenizer: Any, prompts: list[str], settings: GrpoSettings, out: Path) -> Any:
     """A GRPOTrainer that takes its completions from the script."""
+    trl = oracle.trl()
     from datasets import Dataset, disable_progress_bars
-    from trl import GRPOConfig, GRPOTrainer
 
     disable_progress_bars()
     encode = encoder(tokenizer)
@@ -91,7 +91,7 @@ def trl_trainer(stock: Any, tokenizer: Any, prompts: list[str], settings: GrpoSe
 
     micro_batches = len(SCRIPT) // settings.per_device_train_batch_size
     shared = ("max_steps", "num_generations", "per_device_train_batch_size", "num_iterations", "max_completion_length")
-    config = GRPOConfig(
+    config = trl.GRPOConfig(
         **{
             name: getattr(settings, name)
             for name in (*shared, "temperature", "beta", "epsilon", "epsilon_high", "loss_type")
@@ -104,7 +104,7 @@ def trl_trainer(stock: Any, tokenizer: Any, prompts: list[str], settings: GrpoSe
         use_cpu=True,
         bf16=False,
     )
-    trainer = GRPOTrainer(
+    trainer = trl.GRPOTrainer(
         stock,
         reward_funcs=scripted_rewards,
         args=config,

@@ -61,7 +61,7 @@ def test_a_folder_that_holds_no_model_or_no_tokenizer_is_named(tmp_path: Path) -
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what to do where there is no GPU")
-def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_there() -> None:
     assert models.resolve_device("auto") == models.resolve_device("cpu") == CPU
     with pytest.raises(ValueError, match=r"model.device is 'cuda' and torch .* sees no CUDA device: use cpu or auto"):
         models.resolve_device("cuda")

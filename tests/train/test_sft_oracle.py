@@ -52,12 +52,12 @@ def packed(tokenizer: Any, examples: list[Example], rows_per_batch: int) -> list
 
 def trl_step(stock: Any, tokenizer: Any, examples: list[Example], out: Path, **settings: Any) -> tuple[float, Any, Any]:
     """TRL's loss and gradients over one step of all the examples, and the token ids that it trained on."""
+    trl = oracle.trl()
     from datasets import Dataset, disable_progress_bars
-    from trl import SFTConfig, SFTTrainer
 
     disable_progress_bars()
     rows = [{"prompt": chat.prompt_text(tokenizer, one.prompt), "completion": one.response} for one in examples]
-    config = SFTConfig(
+    config = trl.SFTConfig(
         output_dir=str(out),
         max_steps=1,
         max_length=MAX_LENGTH,
@@ -67,7 +67,7 @@ def trl_step(stock: Any, tokenizer: Any, examples: list[Example], out: Path, **s
         bf16=False,
         **settings,
     )
-    trainer = SFTTrainer(stock, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = trl.SFTTrainer(stock, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     batches = list(trainer.get_train_dataloader())
     stock.train()
     # The Trainer counts the step's tokens before its first forward pass and hands the count to every micro-batch.
