@@ -43,8 +43,9 @@ check: $(READY) ## lint, format and types, as CI does
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) browser ## run the proofs that take minutes
+bench: $(READY) browser ## run the proofs that take minutes, then measure beside the peers
 	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m bench.cpu
 
 docs: $(READY) ## write the measured numbers of docs/results into README.md
 	@$(BIN)/python scripts/results.py
