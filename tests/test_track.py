@@ -118,3 +118,13 @@ def test_what_a_tracker_did_not_take_is_told_in_the_run(tmp_path: Path, monkeypa
     assert event["level"] == "warning"
     assert "wandb did not take 1 rows: the server is gone" in event["message"]
     assert len(read_lines(run.folder / "metrics.jsonl")) == 4
+
+
+def test_a_recipe_sends_both_stages_to_the_trackers_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Recorder()
+    monkeypatch.setattr("postgrad.run.start", lambda name, folder, config: track.Queued(lambda: tracker))
+    tiny.run(tmp_path / "run", "report_to=[wandb]", "sft.max_steps=3", "rl.max_steps=2")
+    stages = {name.partition("/")[0] for numbers, _ in tracker.rows for name in numbers}
+    assert stages == {"sft", "rl"}
+    assert len(tracker.rows) == len(read_lines(tmp_path / "run" / "metrics.jsonl")) == 5
+    assert tracker.closed

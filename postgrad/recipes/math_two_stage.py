@@ -142,8 +142,9 @@ def main(config: Config, run: Run) -> dict[str, Any]:
     """Data, SFT, GRPO, measurement; each a stage that a resumed run does not repeat. Returns summary.json."""
     base = run.stage("base", make_base, config, run)
     run.stage("data", prepare, config, run)
-    long = run.stage("sft", supervise, config, run, base) if config.sft else base
-    short = run.stage("rl", shorten, config, run, long)
+    with run.tracked(config.report_to, config):
+        long = run.stage("sft", supervise, config, run, base) if config.sft else base
+        short = run.stage("rl", shorten, config, run, long)
     models = {"base": base, "sft": long, "rl": short} if config.sft else {"sft": base, "rl": short}
     summary: dict[str, Any] = run.stage("eval", measure, config, run, models)
     return summary
