@@ -95,13 +95,6 @@ class Graded:
     verdict: Verdict
 
 
-def judged(problem: Problem, trace: Trace, verifier: Callable[[Problem, Trace], Verdict]) -> Graded:
-    """The one place where a verifier is asked: what sampling itself could not finish is not the model's fault."""
-    if trace.finish == "error":
-        return Graded(problem, trace, Verdict(Status.UNCHECKED, None, "sampling failed"))
-    return Graded(problem, trace, verifier(problem, trace))
-
-
 @dataclass(frozen=True, slots=True)
 class Example:
     """One supervised row: loss on `response` only, times `weight` (weight 2 is the same as two copies)."""

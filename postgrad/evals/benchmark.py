@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from postgrad import grading
 from postgrad.evals import stats
 from postgrad.evals.stats import Estimate
 from postgrad.protocols import Sampler, Verifier
-from postgrad.records import Graded, Problem, Status, Trace, judged, write_jsonl
+from postgrad.records import Graded, Problem, Status, Trace, write_jsonl
 
 Grades = Sequence[Sequence[Graded]]
 Truncate = Callable[[Trace, int], Trace]
@@ -37,7 +38,7 @@ def grade(
 ) -> list[list[Graded]]:
     """`samples` traces of each problem, verified. `batch` problems are sampled at once (None: all, the most efficient).
 
-    `progress(done, total)` is told the problems graded so far, after each one.
+    `progress(done, total)` is told the problems graded so far, after each batch.
     """
     if twice := [name for name, count in Counter(problem.id for problem in problems).items() if count > 1]:
         raise ValueError(f"{len(twice)} problem ids occur more than once, {twice[0]!r} first: ids must differ")
@@ -52,9 +53,9 @@ def grade(
             if len(traces) != samples or any(trace.problem_id != problem.id for trace in traces):
                 found = [trace.problem_id for trace in traces]
                 raise ValueError(f"the sampler gave traces of {found} for {samples} samples of {problem.id!r}")
-            grades.append([judged(problem, trace, verifier) for trace in traces])
-            if progress is not None:
-                progress(len(grades), len(problems))
+        grades += grading.grade(some, rows, verifier)
+        if progress is not None:
+            progress(len(grades), len(problems))
     return grades
 
 
@@ -201,7 +202,7 @@ def at_budget(grades: Grades, budget: int, verifier: Verifier, truncate: Truncat
         trace = replace(truncate(item.trace, budget), finish="length")
         if trace.token_ids != item.trace.token_ids[:budget]:
             raise ValueError(f"truncate must keep the first {budget} tokens of a trace of {item.problem.id!r}")
-        return judged(item.problem, trace, verifier)
+        return grading.judged(item.problem, trace, verifier)
 
     return [[cut(item) for item in row] for row in grades]
 

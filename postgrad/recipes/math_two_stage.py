@@ -328,9 +328,8 @@ def shorten(config: Config, run: Run, start: str) -> str:
         seed=config.seed,
         reference=reference,
     )
-    objective = loss.policy(
-        epsilon_low=rl.epsilon, epsilon_high=rl.epsilon_high or rl.epsilon, beta=rl.beta, temperature=rl.temperature
-    )
+    high = rl.epsilon if rl.epsilon_high is None else rl.epsilon_high
+    objective = loss.policy(epsilon_low=rl.epsilon, epsilon_high=high, beta=rl.beta, temperature=rl.temperature)
     before = _sampled(config, model, tokenizer, validation, 0)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any, Protocol, TypeVar
@@ -17,8 +16,9 @@ import numpy as np
 import torch
 
 from postgrad import chat
+from postgrad.grading import grade
 from postgrad.protocols import PolicySampler, Verifier
-from postgrad.records import Example, Graded, Problem, Status, judged
+from postgrad.records import Example, Graded, Problem, Status
 from postgrad.run import Failed
 from postgrad.train.batch import Batch, Document, pack, score
 from postgrad.train.reward import Weighted
@@ -278,21 +278,12 @@ class Rollouts:
 
     def _sample(self, problems: Sequence[Problem]) -> list[Sampled]:
         traces = self.sampler.sample(problems, self.settings.num_generations)
-        # Verifiers may wait for a process of their own, so they wait side by side.
-        with ThreadPoolExecutor(8) as pool:
-            graded = [
-                tuple(
-                    pool.map(
-                        lambda trace, problem=problem: judged(problem, trace, self.verifier), group
-                    )
-                )
-                for problem, group in zip(problems, traces, strict=True)
-            ]
+        graded = grade(problems, traces, self.verifier)
         groups = []
         for group in graded:
             parts = self.reward.parts(group)
             rewards = self.reward.total(parts)
-            groups.append(Sampled(group, tuple(rewards), parts, tuple(self.advantage(rewards))))
+            groups.append(Sampled(tuple(group), tuple(rewards), parts, tuple(self.advantage(rewards))))
         return groups
 
     def _micro_batches(self, groups: Sequence[Sampled]) -> list[tuple[list[Document], float]]:
