@@ -145,6 +145,14 @@ def test_over_a_wide_vocabulary_the_edges_between_blocks_are_where_they_belong()
     assert logprobs.tolist() == pytest.approx([-math.log(1000)] * 1000)
 
 
+def test_the_largest_uniform_falls_into_the_last_possible_token_however_sums_are_rounded() -> None:
+    logits = torch.full((400, 300), -math.inf)
+    logits[:, :100] = torch.randn(400, 100, generator=torch.Generator().manual_seed(0))
+    largest = torch.full((400,), float(np.nextafter(1, 0)), dtype=torch.float64)
+    ids, _ = draw(logits, largest, sampling())
+    assert ids.tolist() == [99] * 400
+
+
 def test_greedy_takes_the_likeliest_and_reports_temperature_1() -> None:
     ids, logprobs = draw(torch.tensor([LOGITS]), torch.tensor([0.99], dtype=torch.float64), sampling(temperature=0))
     assert ids.tolist() == [0]

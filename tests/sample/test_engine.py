@@ -157,6 +157,9 @@ def test_decoding_past_a_sliding_window_is_an_error_and_not_another_model(
     assert len(engine(tokenizer, model, max_tokens=10, seed=1).sample(problems[:1], 2)[0]) == 2
     with pytest.raises(ValueError, match=f"window of {prompt + 9} tokens and a sequence has {prompt + 10}"):
         engine(tokenizer, model, max_tokens=11, seed=1).sample(problems[:1], 2)
+    longer = [Problem("long", (Message("user", problems[0].prompt[-1].content + "1" * 10),), "1")]
+    with pytest.raises(ValueError, match=f"window of {prompt + 9} tokens and a sequence has {prompt + 10}"):
+        engine(tokenizer, model, max_tokens=1).sample(longer, 1)
 
 
 def test_frequencies_of_the_first_token_are_the_models(
