@@ -137,9 +137,32 @@ def test_a_token_does_not_see_its_future(qwen: tuple[Any, Any]) -> None:
 @given(lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=60))
 def test_grouping_by_length_pads_less_than_a_fifth(lengths: list[int]) -> None:
     layout = Packed(lengths, torch.device("cpu"))
-    computed = sum(len(gather) for gather, _, _ in layout.gathers)
+    computed = sum(len(call.queries) for call in layout.calls)
     assert sum(lengths) <= computed <= 2**0.25 * sum(lengths)
     assert layout.longest == max(lengths)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_continuations_behind_one_prompt_have_the_logits_that_they_have_behind_their_own(
+    config: PretrainedConfig,
+) -> None:
+    stock, ours = pair(config)
+    first, short, long, alone, second, other = documents([9, 3, 20, 7, 5, 4])
+    pieces = [first, short, long, alone, second, other]
+    starts = [0, 9, 9, 0, 0, 5]
+    layout = Packed([len(piece) for piece in pieces], torch.device("cpu"), {1: 0, 2: 0, 5: 4})
+    assert layout.longest == 29
+    with torch.no_grad():
+        packed_TV = ours(
+            input_ids=torch.cat(pieces)[None],
+            position_ids=torch.cat([torch.arange(a, a + len(p)) for a, p in zip(starts, pieces, strict=True)])[None],
+            use_cache=False,
+            layout=layout,
+        ).logits[0]
+        for place, whole in {1: (first, short), 2: (first, long), 3: (alone,), 5: (second, other)}.items():
+            begin = sum(map(len, pieces[:place]))
+            own_TV = stock(input_ids=torch.cat(whole)[None], use_cache=False).logits[0, -len(pieces[place]) :]
+            assert (packed_TV[begin : begin + len(pieces[place])] - own_TV).abs().max() < 2e-5
 
 
 def test_recomputing_activations_changes_no_gradient() -> None:

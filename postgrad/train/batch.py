@@ -28,6 +28,8 @@ class Document:
     """[len(ids)] weight of each token's own loss; 0: context. The first token has nothing to be predicted from: 0."""
     streams: Mapping[str, np.ndarray[Any, np.dtype[np.float32]]] = field(default_factory=dict)
     """[len(ids)] each: advantages, old and reference log-probabilities."""
+    prefix: int = 0
+    """How many first tokens, none of them trained, all documents of this name share: the prompt of a group."""
 
     def __post_init__(self) -> None:
         for name, values in {"weights": self.weights, **self.streams}.items():
@@ -35,6 +37,7 @@ class Document:
                 raise ValueError(f"{self.name!r}: {len(values)} {name} for {len(self.ids)} tokens")
         if self.weights[0] != 0:
             raise ValueError(f"{self.name!r}: its first token has a loss weight, but nothing before it predicts it")
+        assert not self.weights[: self.prefix].any(), f"{self.name!r}: a shared token cannot have a loss of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,11 @@ class Batch:
     input_ids_T: Tensor
     position_ids_T: Tensor
     lengths: tuple[int, ...]
+    """Of what stands back to back: documents, and prompts that several of them share."""
+    parents: Mapping[int, int]
+    """Which of `lengths` continues which."""
     names: tuple[str, ...]
+    """Of the documents, D."""
     targets_K: Tensor
     """Ids of the trained tokens."""
     predictors_K: Tensor
@@ -59,6 +66,7 @@ class Batch:
             self.input_ids_T.to(device),
             self.position_ids_T.to(device),
             self.lengths,
+            self.parents,
             self.names,
             self.targets_K.to(device),
             self.predictors_K.to(device),
@@ -70,29 +78,72 @@ class Batch:
 
 
 def pack(documents: Sequence[Document], *, count: float) -> Batch:
-    """Documents -> one micro-batch. `count` is what the caller's normalisation says it adds to the denominator."""
-    ids_T = np.concatenate([np.asarray(document.ids, dtype=np.int64) for document in documents])
-    positions_T = np.concatenate([np.arange(len(document.ids)) for document in documents])
-    weights_T = np.concatenate([document.weights for document in documents])
-    document_T = np.repeat(np.arange(len(documents)), [len(document.ids) for document in documents])
-    trained_K = np.flatnonzero(weights_T)
-    names = documents[0].streams.keys()
+    """Documents -> one micro-batch. `count` is what the caller's normalisation says it adds to the denominator.
+
+    Neighbours of one name that share a prefix share its computation too, where it is an eighth of the longest or more:
+    below that the attention mask that sharing needs would cost more than the prompt.
+    """
+    pieces: list[tuple[int, ...]] = []
+    starts: list[int] = []
+    parents: dict[int, int] = {}
+    trained, predictors, targets = [], [], []
+    place = 0
+    for prefix, family in _families(documents):
+        if prefix:
+            pieces.append(family[0].ids[:prefix])
+            starts.append(0)
+            place += prefix
+        shared, last = len(pieces) - 1, place - 1
+        for document in family:
+            at_K = np.flatnonzero(document.weights)
+            own_K = place + at_K - prefix
+            # A completion's first token is predicted by the last of the prompt, wherever that stands.
+            predictors.append(np.where(at_K == prefix, last, own_K - 1) if prefix else own_K - 1)
+            targets.append(np.asarray(document.ids, dtype=np.int64)[at_K])
+            trained.append(at_K)
+            if prefix:
+                parents[len(pieces)] = shared
+            pieces.append(document.ids[prefix:])
+            starts.append(prefix)
+            place += len(document.ids) - prefix
     streams = {
-        name: torch.from_numpy(np.concatenate([document.streams[name] for document in documents])[trained_K])
-        for name in names
+        name: torch.from_numpy(
+            np.concatenate([document.streams[name][at_K] for document, at_K in zip(documents, trained, strict=True)])
+        )
+        for name in documents[0].streams
     }
+    weights_K = np.concatenate([document.weights[at_K] for document, at_K in zip(documents, trained, strict=True)])
+    positions = [np.arange(start, start + len(ids)) for start, ids in zip(starts, pieces, strict=True)]
     return Batch(
-        input_ids_T=torch.from_numpy(ids_T),
-        position_ids_T=torch.from_numpy(positions_T),
-        lengths=tuple(len(document.ids) for document in documents),
+        input_ids_T=torch.from_numpy(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in pieces])),
+        position_ids_T=torch.from_numpy(np.concatenate(positions)),
+        lengths=tuple(map(len, pieces)),
+        parents=parents,
         names=tuple(document.name for document in documents),
-        targets_K=torch.from_numpy(ids_T[trained_K]),
-        predictors_K=torch.from_numpy(trained_K - 1),
-        document_K=torch.from_numpy(document_T[trained_K]),
-        weights_K=torch.from_numpy(weights_T[trained_K]),
+        targets_K=torch.from_numpy(np.concatenate(targets)),
+        predictors_K=torch.from_numpy(np.concatenate(predictors)),
+        document_K=torch.from_numpy(np.repeat(np.arange(len(documents)), [len(at_K) for at_K in trained])),
+        weights_K=torch.from_numpy(weights_K),
         streams_K=streams,
         count=count,
     )
+
+
+def _families(documents: Sequence[Document]) -> list[tuple[int, list[Document]]]:
+    """Runs of documents with the length of the prefix that stands once for all of a run; 0 where none does."""
+    runs: list[list[Document]] = []
+    for document in documents:
+        if runs and _alike(runs[-1][-1], document):
+            runs[-1].append(document)
+        else:
+            runs.append([document])
+    return [(run[0].prefix if len(run) > 1 else 0, run) for run in runs]
+
+
+def _alike(one: Document, other: Document) -> bool:
+    prefix, lengths = one.prefix, (len(one.ids), len(other.ids))
+    same = one.name == other.name and prefix == other.prefix and one.ids[:prefix] == other.ids[:prefix]
+    return same and 0 < prefix < min(lengths) and 8 * prefix >= max(lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +163,7 @@ def score(model: torch.nn.Module, batch: Batch, *, temperature: float = 1.0) -> 
         position_ids=batch.position_ids_T[None],
         logits_to_keep=batch.predictors_K,
         use_cache=False,
-        layout=Packed(batch.lengths, batch.input_ids_T.device),
+        layout=Packed(batch.lengths, batch.input_ids_T.device, batch.parents),
     ).logits[0]
     # The engine forms its log-probabilities from float32 logits in the same two steps; see sample/engine.py.
     logits_KV = logits_KV.float() / temperature

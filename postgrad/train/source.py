@@ -225,6 +225,7 @@ class Rollouts:
                         "ids": d.ids,
                         "weights": d.weights.tolist(),
                         "streams": {k: v.tolist() for k, v in d.streams.items()},
+                        "prefix": d.prefix,
                     }
                     for d in documents
                 ],
@@ -243,6 +244,7 @@ class Rollouts:
                         tuple(d["ids"]),
                         np.array(d["weights"], np.float32),
                         {k: np.array(v, np.float32) for k, v in d["streams"].items()},
+                        d["prefix"],
                     )
                     for d in batch["documents"]
                 ],
@@ -288,15 +290,19 @@ class Rollouts:
 
     def _micro_batches(self, groups: Sequence[Sampled]) -> list[tuple[list[Document], float]]:
         settings = self.settings
-        documents = []
+        documents: list[Document] = []
         for group in groups:
             prompt = chat.prompt_ids(self.tokenizer, group.graded[0].problem.prompt)
+            own = []
             for graded, advantage in zip(group.graded, group.advantages, strict=True):
                 if advantage is not None:
                     masked = settings.mask_truncated_completions and graded.trace.finish == "length"
-                    documents.append(_document(prompt, graded, advantage, weight=0.0 if masked else 1.0))
-        # Neighbours in length share a micro-batch, so that none waits for one long completion.
-        documents.sort(key=lambda document: len(document.ids))
+                    own.append(_document(prompt, graded, advantage, weight=0.0 if masked else 1.0))
+            # A group stays together, because neighbours share their prompt's computation; in it, like lengths do.
+            documents += sorted(own, key=lambda document: len(document.ids))
+        # Where a micro-batch's own tokens divide its losses, like lengths stand together overall, as in the authors' code.
+        if settings.loss_type == "bnpo":
+            documents.sort(key=lambda document: len(document.ids))
         return [_normalised(batch, settings) for batch in chunks(documents, settings.per_device_train_batch_size)]
 
     def _packed(self) -> list[Batch]:
@@ -331,9 +337,8 @@ def _document(prompt: Sequence[int], graded: Graded, advantage: float, *, weight
         "advantages": np.concatenate([context, answer * np.float32(advantage)]),
         "sampled_logprobs": np.concatenate([context, np.array(graded.trace.logprobs, np.float32)]),
     }
-    return Document(
-        graded.problem.id, (*prompt, *completion), np.concatenate([context, answer * np.float32(weight)]), streams
-    )
+    weights = np.concatenate([context, answer * np.float32(weight)])
+    return Document(graded.problem.id, (*prompt, *completion), weights, streams, prefix=len(prompt))
 
 
 def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list[Document], float]:
@@ -358,12 +363,12 @@ def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list
 
 
 def _scaled(document: Document, factor: float) -> Document:
-    return Document(document.name, document.ids, document.weights * np.float32(factor), document.streams)
+    return replace(document, weights=document.weights * np.float32(factor))
 
 
 def _without(document: Document, stream: str) -> Document:
     streams = {name: values for name, values in document.streams.items() if name != stream}
-    return Document(document.name, document.ids, document.weights, streams)
+    return replace(document, streams=streams)
 
 
 @torch.no_grad()
@@ -379,7 +384,7 @@ def _with_logprobs(documents: list[Document], name: str, scorer: torch.nn.Module
         places = np.flatnonzero(document.weights)
         stream[places] = logprobs_K[start : start + len(places)]
         start += len(places)
-        filled.append(Document(document.name, document.ids, document.weights, {**document.streams, name: stream}))
+        filled.append(replace(document, streams={**document.streams, name: stream}))
     assert start == len(logprobs_K)
     return filled
 

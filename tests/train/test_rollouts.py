@@ -72,7 +72,7 @@ def advantages(batches: list[Batch]) -> list[float]:
     """Of each document's tokens, all of which have the same one."""
     found = []
     for batch in batches:
-        for document in range(len(batch.lengths)):
+        for document in range(len(batch.names)):
             values = set(batch.streams_K["advantages"][batch.document_K == document].tolist())
             assert len(values) == 1
             found.append(values.pop())
@@ -206,7 +206,7 @@ def test_a_micro_batch_with_nothing_to_train_counts_as_its_loss_type_says(
         tokenizer, CUT * 2, mask_truncated_completions=True, loss_type=loss_type, per_device_train_batch_size=2
     )
     batches = feed.step(None, 0).batches
-    assert len(batches) == 2, "the four cut ones are the longest, and fill two micro-batches"
+    assert len(batches) == 2, "the two cut ones of each group are its longest, and fill a micro-batch"
     assert sum(batch.count for batch in batches) == count
 
 
@@ -267,15 +267,18 @@ def test_old_and_reference_logprobs_are_the_models_own(model: Any, stock: Any, t
     feed = rollouts(tokenizer, ["+12", "-"] * 4, num_iterations=2, beta=0.1, temperature=0.5, reference=model)
     (batch,) = feed.step(model, 0).batches
     assert torch.equal(batch.streams_K["old_logprobs"], batch.streams_K["ref_logprobs"])
-    start = 0
+    ends = list(itertools.accumulate(batch.lengths))
+    pieces = [batch.input_ids_T[end - size : end] for end, size in zip(ends, batch.lengths, strict=True)]
+    whole = [torch.cat([pieces[above], pieces[piece]]) for piece, above in batch.parents.items()]
+    assert len(whole) == len(batch.names) == len(pieces) - 2, (
+        "two prompts stand once each, eight completions behind them"
+    )
     with torch.no_grad():
-        for document, size in enumerate(batch.lengths):
-            ids = batch.input_ids_T[start : start + size]
+        for document, ids in enumerate(whole):
             logp = (stock(input_ids=ids[None]).logits[0] / 0.5).log_softmax(-1)
             mine = batch.document_K == document
-            places = batch.predictors_K[mine] - start
-            assert torch.allclose(batch.streams_K["old_logprobs"][mine], logp[places, ids[places + 1]], atol=1e-5)
-            start += size
+            trained = torch.arange(len(ids) - int(mine.sum()), len(ids))
+            assert torch.allclose(batch.streams_K["old_logprobs"][mine], logp[trained - 1, ids[trained]], atol=1e-5)
 
 
 def test_what_cannot_fill_a_step_is_refused(tokenizer: Any) -> None:
