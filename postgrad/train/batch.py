@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from postgrad.attention import Packed
+from postgrad.train.logprobs import logprobs_and_entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +166,8 @@ def score(model: torch.nn.Module, batch: Batch, *, temperature: float = 1.0) -> 
         use_cache=False,
         layout=Packed(batch.lengths, batch.input_ids_T.device, batch.parents),
     ).logits[0]
-    # The engine forms its log-probabilities from float32 logits in the same two steps; see sample/engine.py.
-    logits_KV = logits_KV.float() / temperature
-    all_KV = logits_KV.log_softmax(-1)
-    logprobs_K = all_KV.gather(-1, batch.targets_K[:, None])[:, 0]
-    with torch.no_grad():
-        entropy_K = -(all_KV.exp() * all_KV).sum(-1)
+    logits_KV = logits_KV.float()
+    if temperature != 1:
+        logits_KV = logits_KV / temperature
+    logprobs_K, entropy_K = logprobs_and_entropy(logits_KV, batch.targets_K)
     return Scores(logprobs_K, entropy_K)
