@@ -41,6 +41,16 @@ from postgrad.train.settings import GrpoSettings, RewardSettings, SftSettings
 
 VOCABULARY, ROW, ROWS, STEPS = 16_384, 512, 4, 4
 PROMPT, NEW = 48, 128
+PLAIN: dict[str, Any] = {
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "use_cpu": True,
+    "report_to": [],
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "logging_strategy": "no",
+}
+"""What TRL's trainers are told besides the work: float32 on a CPU, and nothing that takes time and is not training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +128,7 @@ def sft(strategy: str, rounds: int) -> Measured:
                 per_device_train_batch_size=ROWS,
                 max_steps=STEPS,
                 learning_rate=1e-4,
-                bf16=False,
-                gradient_checkpointing=False,
-                use_cpu=True,
-                report_to=[],
-                save_strategy="no",
-                disable_tqdm=True,
-                logging_strategy="no",
+                **PLAIN,
             ),
             train_dataset=Dataset.from_dict({"input_ids": documents()}),
             processing_class=tokenizer(),
@@ -246,13 +250,7 @@ def grpo(prompts: int, rounds: int) -> Measured:
                 max_steps=2,
                 learning_rate=1e-6,
                 beta=0.0,
-                bf16=False,
-                gradient_checkpointing=False,
-                use_cpu=True,
-                report_to=[],
-                save_strategy="no",
-                disable_tqdm=True,
-                logging_strategy="no",
+                **PLAIN,
             ),
             train_dataset=Dataset.from_dict({"prompt": [problem.prompt[0].content for problem in asked] * 8}),
             processing_class=words,
