@@ -25,7 +25,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from postgrad.ranks import ALONE, Ranks
 from postgrad.run import Failed, write_json, write_text
+from postgrad.train import shard
 
 
 def save(
@@ -36,19 +38,36 @@ def save(
     tokenizer: Any,
     optimizer: torch.optim.Optimizer,
     trainer: Mapping[str, Any],
+    ranks: Ranks = ALONE,
 ) -> Path:
-    """Write `folder/step-<step>`; returns it. Raises Failed, with the older checkpoints untouched, where the disk is full."""
+    """Write `folder/step-<step>`; returns it. Raises Failed, with the older checkpoints untouched, where the disk is full.
+
+    Every rank must call it; rank 0 gathers what they hold and writes.
+    """
+    weights, moments = shard.whole_weights(model, ranks), shard.whole_moments(optimizer, ranks)
+    return ranks.first(_write, folder, step, model, weights, tokenizer, moments, trainer)
+
+
+def _write(
+    folder: Path,
+    step: int,
+    model: PreTrainedModel,
+    weights: dict[str, torch.Tensor] | None,
+    tokenizer: Any,
+    moments: dict[str, Any],
+    trainer: Mapping[str, Any],
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{step:06d}"
     final = place(folder, step)
     with _disk_errors(temporary, final):
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / "state").mkdir(parents=True)
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=weights)
         tokenizer.save_pretrained(temporary)
         # Into a file of Python's, whose errors say what the system said.
         with (temporary / "state" / "optimizer.pt").open("wb") as file:
-            torch.save(optimizer.state_dict(), file)
+            torch.save(moments, file)
         write_json(temporary / "state" / "trainer.json", {"step": step, **trainer})
         write_json(temporary / "COMMIT.json", {"step": step, "files": _digest(temporary)})
         for path in sorted(temporary.rglob("*")):
@@ -133,8 +152,9 @@ def trainer_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
-    device = next(iter(optimizer.param_groups[0]["params"])).device
-    optimizer.load_state_dict(torch.load(checkpoint / "state" / "optimizer.pt", map_location=device, weights_only=True))
+    # Mapped, so that ranks which each want a part do not each hold the whole.
+    file, mapped = checkpoint / "state" / "optimizer.pt", shard.is_divided(optimizer)
+    shard.take_moments(optimizer, torch.load(file, map_location="cpu", weights_only=True, mmap=mapped))
 
 
 def best(folder: Path) -> Path:

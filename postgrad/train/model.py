@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from postgrad import attention
+from postgrad.ranks import ALONE, Ranks
+from postgrad.train import shard
 
 # The run has a live display of its own; a second writer would tear it.
 logging.disable_progress_bar()
@@ -27,8 +29,8 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load(path: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """A causal LM ready for postgrad's attention. Raises ValueError for a folder that holds no model."""
+def load(path: str, *, dtype: torch.dtype, device: torch.device, ranks: Ranks = ALONE) -> PreTrainedModel:
+    """A causal LM ready for postgrad's attention, its weights divided among the ranks. Raises ValueError for a folder that holds no model."""
     folder = _folder(path)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(
@@ -41,7 +43,7 @@ def load(path: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedMo
         )
     except SafetensorError as error:
         raise ValueError(f"the weights of {path} cannot be read ({error}): copy or download them again") from error
-    return _ready(model, dtype, device)
+    return _ready(shard.shard(model, ranks, device), dtype, device)
 
 
 def load_tokenizer(path: str) -> Any:
