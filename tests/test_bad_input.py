@@ -447,7 +447,7 @@ def test_a_loss_that_is_not_a_number_names_step_sample_and_tensor(
     update = fit.update
 
     def poisoned(model: Any, *rest: Any) -> Any:
-        if rest[-1] == 6:
+        if rest[5] == 6:
             with torch.no_grad():
                 model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
         return update(model, *rest)

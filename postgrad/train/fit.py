@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from postgrad.ranks import ALONE, Ranks
 from postgrad.run import Failed, Preempted, Run
-from postgrad.train import checkpoint, loss, optim, source
+from postgrad.train import checkpoint, loss, optim, shard, source
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.loss import LossSum, Objective
 from postgrad.train.settings import Optimization
@@ -55,8 +56,7 @@ def fit(
     Raises Failed where a loss or gradient is not finite (nothing is saved after it), Preempted after saving where
     the run was asked to stop.
     """
-    folder = run.folder / "checkpoints" / stage
-    device = next(model.parameters()).device
+    folder, ranks = run.folder / "checkpoints" / stage, run.ranks
     optimizer = optim.adamw(model, settings)
     if settings.gradient_checkpointing:
         # Renamed within transformers 5.
@@ -67,14 +67,14 @@ def fit(
     taken, tokens = 0, 0
     best_step: int | None = None
     best_score: float | None = None
-    saved, damaged = checkpoint.recover(folder)
+    saved, damaged = ranks.first(checkpoint.recover, folder)
     if saved is not None:
         state = checkpoint.trainer_state(saved)
         taken, tokens, best_step, best_score = state["step"], state["tokens"], state["best_step"], state["best_score"]
         load_weights(model, saved)
         checkpoint.load_optimizer(saved, optimizer)
         feed.restore(state["source"])
-        checkpoint.prune(folder, settings.save_total_limit, best_step)
+        ranks.first(checkpoint.prune, folder, settings.save_total_limit, best_step)
     run.rewind(stage, taken)
     if damaged:
         start = saved.name if saved else "the start"
@@ -87,16 +87,15 @@ def fit(
 
         # One step: the source's micro-batches, one division, one update.
         step = feed.step(model, taken)
-        batches = [batch.to(device) for batch in step.batches]
         rate = optim.learning_rate(taken, settings)
-        numbers = update(model, batches, objective, optimizer, rate, settings.max_grad_norm, taken + 1)
+        numbers = update(model, step.batches, objective, optimizer, rate, settings.max_grad_norm, taken + 1, ranks)
         taken += 1
-        tokens += sum(len(batch.input_ids_T) for batch in batches)
+        tokens += sum(len(batch.input_ids_T) for batch in step.batches)
         numbers |= step.numbers | {"num_tokens": tokens, "step_time": time.perf_counter() - started}
 
         # Once in a while: measure on problems that training never sees.
         if taken % settings.eval_steps == 0 or taken == settings.last_step:
-            measured = validate(model, taken)
+            measured = ranks.agree(validate(model, taken))
             numbers |= measured
             if best_score is None or measured["eval_score"] > best_score:
                 best_step, best_score = taken, measured["eval_score"]
@@ -106,15 +105,16 @@ def fit(
         run.progress.update(taken, **{name: numbers[name] for name in SHOWN if name in numbers})
 
         # Save when due, when this is the best so far, at the end, and when asked to stop.
-        if taken == best_step or taken % settings.save_steps == 0 or taken == settings.last_step or run.stop_requested:
+        stop = run.asked_to_stop()
+        if taken == best_step or taken % settings.save_steps == 0 or taken == settings.last_step or stop:
             trainer = {"tokens": tokens, "best_step": best_step, "best_score": best_score, "source": feed.state()}
             saved = checkpoint.save(
-                folder, taken, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=trainer
+                folder, taken, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=trainer, ranks=ranks
             )
-            checkpoint.prune(folder, settings.save_total_limit, best_step)
-        if run.stop_requested and taken < settings.last_step:
+            ranks.first(checkpoint.prune, folder, settings.save_total_limit, best_step)
+        if stop and taken < settings.last_step:
             raise Preempted(
-                f"stopped by {run.stop_requested} after step {taken} of {settings.last_step} of {stage}; saved in {saved}"
+                f"stopped by {stop} after step {taken} of {settings.last_step} of {stage}; saved in {saved}"
             )
     run.progress.finish()
     assert saved is not None, "settings.last_step is at least 1, so the last step was saved"
@@ -130,26 +130,37 @@ def update(
     rate: float,
     max_grad_norm: float,
     step: int,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """One optimizer step over all of a step's micro-batches; returns its numbers, means over trained tokens."""
+    """One optimizer step over all of a step's micro-batches; returns its numbers, means over trained tokens.
+
+    Every rank is given all of the step and computes its share: count, loss, gradient and numbers are those of the whole.
+    """
     count = sum(batch.count for batch in batches)
     assert count != 0, "a source makes no step that has nothing to train"
     trained = sum(len(batch.targets_K) for batch in batches)
+    device = next(model.parameters()).device
+    mine = [batch.to(device) for batch in ranks.share(batches)]
+    # A sharded model's passes are everyone's: a rank with a micro-batch less takes part in the last with one of no weight.
+    idle = [replace(batches[0], weights_K=0 * batches[0].weights_K).to(device)] * ranks.idle(len(batches))
     model.train()
     losses = []
-    for batch in batches:
+    for batch in [*mine, *idle]:
         summed = objective(model, batch)
         (summed.total / count).backward()
         losses.append(summed)
     model.eval()
-    total = sum(float(one.total.detach()) for one in losses) / count
+    del losses[len(mine) :]
+    told = ranks.gather([one.told() for one in losses])
+    total = sum(one.total for one in told) / count
     if not math.isfinite(total):
-        raise Failed(_not_finite(model, step, batches, losses))
-    total_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        raise Failed(_not_finite(model, step, mine, losses, ranks))
+    total_norm = shard.full(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
     norm = float(total_norm)
     # Before clipping, which would spread what is not finite over every tensor.
     if not math.isfinite(norm):
-        broken = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        broken = ranks.union(name for name, grad in gradients.items() if not shard.local(grad).isfinite().all())
         # Finite gradients can be so large that their squares are not.
         where = (
             f"gradient of {broken[0]} is not (nor of {len(broken) - 1} more tensors)"
@@ -165,10 +176,10 @@ def update(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
-    for one in losses:
+    for one in told:
         for name, value in one.sums.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-    peaks = {name: max(float(one.peaks[name]) for one in losses) for name in losses[0].peaks}
+            sums[name] = sums.get(name, 0.0) + value
+    peaks = {name: max(one.peaks[name] for one in told) for name in told[0].peaks}
     return (
         peaks
         | {"loss": total, "grad_norm": norm, "learning_rate": rate}
@@ -177,24 +188,34 @@ def update(
 
 
 @torch.no_grad()
-def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int = 8192) -> float:
+def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int = 8192, ranks: Ranks = ALONE) -> float:
     """Mean nats per trained token over documents, in packs of about `tokens`."""
     device = next(model.parameters()).device
-    total, count = 0.0, 0.0
-    for row in source.best_fit(
-        [len(document.ids) for document in documents], max(tokens, *(len(d.ids) for d in documents))
-    ):
+
+    def summed(row: Sequence[int]) -> tuple[float, float]:
         members = [documents[index] for index in row]
         batch = pack(members, count=float(sum(document.weights.sum() for document in members)))
-        total += float(loss.likelihood(model, batch.to(device)).total)
-        count += batch.count
-    return total / count
+        return float(loss.likelihood(model, batch.to(device)).total), batch.count
+
+    rows = source.best_fit([len(d.ids) for d in documents], max(tokens, *(len(d.ids) for d in documents)))
+    sums = ranks.spread(summed, rows)
+    return sum(total for total, _ in sums) / sum(count for _, count in sums)
 
 
-def _not_finite(model: torch.nn.Module, step: int, batches: Sequence[Batch], losses: Sequence[LossSum]) -> str:
+def _not_finite(
+    model: torch.nn.Module, step: int, mine: Sequence[Batch], losses: Sequence[LossSum], ranks: Ranks
+) -> str:
     """Which sample, which token, which tensor: the first place where a loss is not a number."""
-    weights = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    for index, (batch, one) in enumerate(zip(batches, losses, strict=True)):
+    weights = ranks.union(name for name, w in model.named_parameters() if not shard.local(w).isfinite().all())
+    found = [place for place in ranks.everyone(_place(step, mine, losses, weights, ranks)) if place is not None]
+    whole = f"step {step}: the weighted loss is not finite although every token's is: look at the examples' weights"
+    return found[0] if found else whole
+
+
+def _place(
+    step: int, mine: Sequence[Batch], losses: Sequence[LossSum], weights: Sequence[str], ranks: Ranks
+) -> str | None:
+    for index, (batch, one) in enumerate(zip(mine, losses, strict=True)):
         bad_K = ~one.token_losses_K.isfinite()
         if bad_K.any():
             first = int(bad_K.nonzero()[0])
@@ -203,14 +224,14 @@ def _not_finite(model: torch.nn.Module, step: int, batches: Sequence[Batch], los
             cause = f"its {streams[0]} are not finite either" if streams else "the model's logits are not finite there"
             cause = f"the weights {weights[0]} are not finite" if weights else cause
             return (
-                f"step {step}: the loss is {float(one.token_losses_K[first])} in micro-batch {index}, sample {name!r}, tensor token_losses "
+                f"step {step}: the loss is {float(one.token_losses_K[first])} in micro-batch {index * ranks.size + ranks.rank}, sample {name!r}, tensor token_losses "
                 f"at trained token {first} (id {int(batch.targets_K[first])}); {cause}. Nothing was updated: "
                 "lower learning_rate, or look at that sample, and resume from the last checkpoint"
             )
-    return f"step {step}: the weighted loss is not finite although every token's is: look at the examples' weights"
+    return None
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
     """Copy a checkpoint's weights into a model of the same shape."""
     saved = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype)
-    model.load_state_dict(saved.state_dict())
+    shard.take_weights(model, saved.state_dict())

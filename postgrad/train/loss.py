@@ -26,6 +26,19 @@ class LossSum:
     peaks: dict[str, Tensor] = field(default_factory=dict)
     """For the log, detached: largest values, of which `fit` takes the largest."""
 
+    def told(self) -> Told:
+        sums, peaks = ({name: float(value) for name, value in of.items()} for of in (self.sums, self.peaks))
+        return Told(float(self.total.detach()), sums, peaks)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A LossSum as numbers, which ranks can tell each other."""
+
+    total: float
+    sums: dict[str, float]
+    peaks: dict[str, float]
+
 
 Objective = Callable[[torch.nn.Module, Batch], LossSum]
 

@@ -53,7 +53,9 @@ class SftSettings(Optimization):
         description="tokens of one packed row; a longer example is an error or left out, see `overlong`"
     )
     per_device_train_batch_size: PositiveInt = Field(1, description="packed rows in a micro-batch")
-    gradient_accumulation_steps: PositiveInt = Field(1, description="micro-batches in a step")
+    gradient_accumulation_steps: PositiveInt = Field(
+        1, description="micro-batches in a step; several ranks divide them among themselves"
+    )
     overlong: Literal["error", "drop"] = Field(
         "error", description="what to do with an example longer than max_length; a drop is counted"
     )

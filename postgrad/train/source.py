@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean, stdev
 from typing import Any, Protocol, TypeVar
 
@@ -18,13 +19,16 @@ import torch
 from postgrad import chat
 from postgrad.grading import grade
 from postgrad.protocols import PolicySampler, Verifier
+from postgrad.ranks import ALONE, Ranks
 from postgrad.records import Example, Graded, Problem, Status
 from postgrad.run import Failed
+from postgrad.train import shard
 from postgrad.train.batch import Batch, Document, pack, score
 from postgrad.train.reward import Weighted
 from postgrad.train.settings import GrpoSettings, SftSettings
 
 T = TypeVar("T")
+Floats = np.ndarray[Any, np.dtype[np.float32]]
 Advantage = Callable[[Sequence[float | None]], list[float | None]]
 
 
@@ -162,6 +166,9 @@ class Rollouts:
     GRPO: arXiv 2402.03300. Departures: an unchecked trace leaves its group before anything is averaged; groups without
     variance are counted and, where `max_resample` allows, refilled with further problems (DAPO's dynamic sampling, with
     a bound); lengths, rewards and advantages are each problem's own, never pooled over a device's call.
+
+    A problem's whole group is sampled, checked and credited by one rank; then every rank knows all groups, so that the step's
+    micro-batches, numbers and state are those of one process.
     """
 
     def __init__(
@@ -176,6 +183,7 @@ class Rollouts:
         *,
         seed: int,
         reference: torch.nn.Module | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         if len(problems) < settings.prompts_per_step:
             raise ValueError(
@@ -191,6 +199,7 @@ class Rollouts:
         self.tokenizer = tokenizer
         self.seed = seed
         self.reference = reference
+        self.ranks = ranks
         self._position = 0
         """How many problems were drawn so far, over all epochs."""
         self._in_flight: list[tuple[list[Document], float]] = []
@@ -270,7 +279,9 @@ class Rollouts:
             missing = wanted - sum(group.has_signal for group in sampled)
             if not missing or rounds > self.settings.max_resample:
                 break
-            sampled += self._sample(self._draw(missing))
+            with shard.whole(model):
+                groups = self._sample(self.ranks.share(self._draw(missing)))
+            sampled += self.ranks.gather(groups)
             rounds += 1
         numbers = _numbers(sampled)
         numbers["groups/resampled"] = len(sampled) - wanted
@@ -320,9 +331,12 @@ class Rollouts:
         if self.settings.num_iterations > 1:
             scorers["old_logprobs"] = model
         for name, scorer in scorers.items():
+            trained = [[d for d in documents if d.weights.any()] for documents, _ in self._in_flight]
+            scored = self.ranks.spread(partial(_logprobs, scorer, self.settings.temperature), [t for t in trained if t])
+            found = iter(scored)
             self._in_flight = [
-                (_with_logprobs(documents, name, scorer, self.settings.temperature), count)
-                for documents, count in self._in_flight
+                (_with_stream(documents, name, next(found)) if some else documents, count)
+                for some, (documents, count) in zip(trained, self._in_flight, strict=True)
             ]
 
 
@@ -372,20 +386,22 @@ def _without(document: Document, stream: str) -> Document:
 
 
 @torch.no_grad()
-def _with_logprobs(documents: list[Document], name: str, scorer: torch.nn.Module, temperature: float) -> list[Document]:
-    trained = [document for document in documents if document.weights.any()]
-    if not trained:
-        return documents
+def _logprobs(scorer: torch.nn.Module, temperature: float, documents: Sequence[Document]) -> Floats:
     device = next(scorer.parameters()).device
-    logprobs_K = score(scorer, pack(trained, count=0.0).to(device), temperature=temperature).logprobs_K.cpu().numpy()
+    scores = score(scorer, pack(documents, count=0.0).to(device), temperature=temperature)
+    logprobs_K: Floats = scores.logprobs_K.cpu().numpy()
+    return logprobs_K
+
+
+def _with_stream(documents: Sequence[Document], name: str, values_K: Floats) -> list[Document]:
     filled, start = [], 0
     for document in documents:
         stream = np.zeros(len(document.ids), np.float32)
         places = np.flatnonzero(document.weights)
-        stream[places] = logprobs_K[start : start + len(places)]
+        stream[places] = values_K[start : start + len(places)]
         start += len(places)
         filled.append(replace(document, streams={**document.streams, name: stream}))
-    assert start == len(logprobs_K)
+    assert start == len(values_K)
     return filled
 
 
