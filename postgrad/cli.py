@@ -11,13 +11,15 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from postgrad.ranks import joined
 
 if TYPE_CHECKING:
     from postgrad.config import Loaded, Settings
@@ -215,11 +217,14 @@ def run(
         name = module.__name__.rpartition(".")[2]
         folder = out or Path("runs") / f"{name}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
         command = ["postgrad", *sys.argv[1:]]
+
+    def create() -> Run:
         try:
-            made = Run.create(folder, recipe=name, preset=preset, config=loaded.settings, command=command)
+            return Run.create(folder, recipe=name, preset=preset, config=loaded.settings, command=command)
         except ValueError as error:
             raise _UsageError(error) from error
-    _carry_out(module, loaded.settings, made, debug)
+
+    _carry_out(module, loaded.settings, create, debug)
 
 
 @app.command()
@@ -231,7 +236,7 @@ def resume(folder: RunFolder, debug: Debug = False) -> None:
         opened = _open(folder)
         module = _recipe(opened.recipe)
         loaded = config.load(module.Config, [config.Text(opened.config_text, str(folder / "config.yaml"))])
-    _carry_out(module, loaded.settings, opened, debug)
+    _carry_out(module, loaded.settings, lambda: opened, debug)
 
 
 def _open(folder: Path) -> Run:
@@ -243,16 +248,28 @@ def _open(folder: Path) -> Run:
         raise _UsageError(error) from error
 
 
-def _carry_out(module: ModuleType, settings: Settings, run: Run, debug: bool) -> None:
-    with _endings(debug, run), _stoppable(run):
-        from postgrad import progress, report
+def _carry_out(module: ModuleType, settings: Settings, begin: Callable[[], Run], debug: bool) -> None:
+    """Alone, or as one of the ranks that torchrun started: rank 0 begins the run and tells how it goes."""
+    with _endings(debug), joined() as ranks:
+        begun = begin() if ranks.is_main else None
+        folder = ranks.agree(begun.folder if begun else Path())
+        run = begun or _open(folder)
+        run.ranks = ranks
+        with _endings(debug, run), _stoppable(run), ranks.guard():
+            _main(module, settings, run)
 
+
+def _main(module: ModuleType, settings: Settings, run: Run) -> None:
+    from postgrad import progress, report
+
+    if run.ranks.is_main:
         run.progress = progress.auto()
         _say(f"run folder: {run.folder}")
-        try:
-            summary = module.main(settings, run)
-        finally:
-            run.progress.finish()
+    try:
+        summary = module.main(settings, run)
+    finally:
+        run.progress.finish()
+    if run.ranks.is_main:
         _show_claims(summary)
         typer.echo(f"report: {report.write(run.folder)}")
 

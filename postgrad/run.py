@@ -24,6 +24,7 @@ import yaml
 
 from postgrad import __version__
 from postgrad.progress import Progress, silent
+from postgrad.ranks import ALONE, Ranks
 from postgrad.track import Name, Queued, start
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "math-verify", "pydantic")
@@ -38,13 +39,17 @@ class Preempted(Exception):
 
 
 class Run:
-    """Use `create` or `open`. One process at a time carries out its stages; a second one is refused."""
+    """Use `create` or `open`. One process at a time carries out its stages; a second one is refused.
+
+    Where several ranks work on it, each has its own Run of the same folder, and those besides rank 0 write nothing.
+    """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
         self.recipe: str = manifest["recipe"]
         self.preset: str = manifest["preset"]
+        self.ranks: Ranks = ALONE
         self.progress: Progress = silent()
         self.trackers: list[Queued] = []
         self.stop_requested: str | None = None
@@ -101,22 +106,41 @@ class Run:
         """Run `function(*arguments)` once in the life of this run; its JSON result is kept and returned ever after.
 
         Arguments with a JSON form are fingerprinted. A stage whose arguments have changed since is an error: what
-        follows would mix two configurations.
+        follows would mix two configurations. Where there are several ranks, rank 0 does it and the others wait.
         """
+        return self._stage(name, function, lambda: None, arguments)
+
+    def stage_of_all(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A stage in which every rank takes part; its result is rank 0's."""
+        return self._stage(name, function, lambda: function(*arguments), arguments)
+
+    def _stage(
+        self, name: str, function: Callable[..., Any], besides: Callable[[], Any], arguments: Sequence[Any]
+    ) -> Any:
+        known, fingerprint = self.ranks.first(self._known, name, arguments)
+        if known and known["status"] == "done":
+            return known["result"]
+        self.stop_requested = self.asked_to_stop()
+        self.stop_if_asked(f"before {name}")
+        result = None
+        if self.ranks.is_main:
+            with self._alone():
+                result = self._carry_out(name, fingerprint, known, lambda: function(*arguments))
+        else:
+            besides()
+        return self.ranks.agree(result, patient=True)
+
+    def _known(self, name: str, arguments: Sequence[Any]) -> tuple[Mapping[str, Any] | None, str]:
+        """What stages.json says of a stage, and the fingerprint of its arguments."""
         fingerprint = hashlib.sha256(
             json.dumps([_jsonable(a) for a in arguments], sort_keys=True).encode()
         ).hexdigest()[:16]
-        stages = self.stages()
-        known = stages.get(name)
+        known = self.stages().get(name)
         if known and known["fingerprint"] != fingerprint:
             raise Failed(
                 f"stage {name!r} of {self.folder} was run with other arguments: start a new run in an empty folder"
             )
-        if known and known["status"] == "done":
-            return known["result"]
-        self.stop_if_asked(f"before {name}")
-        with self._alone():
-            return self._carry_out(name, fingerprint, known, lambda: function(*arguments))
+        return known, fingerprint
 
     def _carry_out(self, name: str, fingerprint: str, known: Mapping[str, Any] | None, work: Callable[[], Any]) -> Any:
         seconds_before = known["seconds"] if known else 0.0
@@ -140,6 +164,7 @@ class Run:
     @contextlib.contextmanager
     def tracked(self, names: Iterable[Name], config: Any) -> Iterator[None]:
         """Send what is logged to these trackers as well; tells at the end what could not be sent."""
+        names = tuple(names) if self.ranks.is_main else ()
         self.trackers = [start(name, self.folder, config.model_dump(mode="json")) for name in names]
         try:
             yield
@@ -177,6 +202,10 @@ class Run:
         if self.stop_requested:
             raise Preempted(f"stopped by {self.stop_requested} {where}; what is finished is kept")
 
+    def asked_to_stop(self) -> str | None:
+        """The signal that reached any rank: all of them must stop after the same step."""
+        return next(filter(None, self.ranks.everyone(self.stop_requested)), None)
+
     def _record(self, name: str, record: Mapping[str, Any]) -> None:
         write_json(self.folder / "stages.json", {**self.stages(), name: record})
 
@@ -197,6 +226,8 @@ class Run:
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget what a killed process logged after the checkpoint that is being resumed from."""
+        if not self.ranks.is_main:
+            return
         for name in ("metrics.jsonl", "events.jsonl"):
             self._keep(name, lambda row: row["stage"] != stage or row["step"] <= step)
         for path in (self.folder / "rollouts").glob(f"{stage}-*.jsonl"):
@@ -204,14 +235,19 @@ class Run:
                 path.unlink()
 
     def write_rows(self, relative: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        if not self.ranks.is_main:
+            return
         path = self.folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
     def write_json(self, relative: str, value: Any) -> None:
-        write_json(self.folder / relative, value)
+        if self.ranks.is_main:
+            write_json(self.folder / relative, value)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        if not self.ranks.is_main:
+            return
         path = self.folder / name
         with _full_disk_named(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from postgrad.config import Settings
 from postgrad.progress import shown
+from postgrad.ranks import ALONE, Ranks
 from postgrad.records import Example, Message, Problem, Status, Trace, read_jsonl, write_jsonl
 from postgrad.run import Failed, Run
 from postgrad.track import Name
@@ -143,10 +144,10 @@ def main(config: Config, run: Run) -> dict[str, Any]:
     base = run.stage("base", make_base, config, run)
     run.stage("data", prepare, config, run)
     with run.tracked(config.report_to, config):
-        long = run.stage("sft", supervise, config, run, base) if config.sft else base
-        short = run.stage("rl", shorten, config, run, long)
+        long = run.stage_of_all("sft", supervise, config, run, base) if config.sft else base
+        short = run.stage_of_all("rl", shorten, config, run, long)
     models = {"base": base, "sft": long, "rl": short} if config.sft else {"sft": base, "rl": short}
-    summary: dict[str, Any] = run.stage("eval", measure, config, run, models)
+    summary: dict[str, Any] = run.stage_of_all("eval", measure, config, run, models)
     return summary
 
 
@@ -263,7 +264,7 @@ def supervise(config: Config, run: Run, base: str) -> str:
     from postgrad.train import fit, loss, source
 
     assert config.sft is not None, "main calls this stage only where there is one"
-    model, tokenizer = _load(config, run, base)
+    model, tokenizer = _load(config, run, base, run.ranks)
     examples = list(read_jsonl(Example, run.folder / "data/sft.jsonl"))
     # Validation traces cost no test problem: problems kept out of both stages, with their references as responses.
     validation = _problems(run, "validation")
@@ -282,9 +283,9 @@ def supervise(config: Config, run: Run, base: str) -> str:
     packed = source.Packed(documents, config.sft, seed=config.seed)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:
-        numbers = _sampled(config, model, tokenizer, validation, step)
+        numbers = _sampled(config, run, model, tokenizer, validation, step)
         if unseen:
-            numbers["eval_loss"] = fit.mean_loss(model, unseen)
+            numbers["eval_loss"] = fit.mean_loss(model, unseen, ranks=run.ranks)
         return {**numbers, "eval_score": -numbers["eval_loss"] if unseen else numbers["eval_accuracy"]}
 
     fitted = fit.fit(run, "sft", model, tokenizer, packed, loss.likelihood, config.sft, validate)
@@ -299,9 +300,9 @@ def shorten(config: Config, run: Run, start: str) -> str:
     from postgrad.verify import maths
 
     rl = config.rl
-    model, tokenizer = _load(config, run, start)
+    model, tokenizer = _load(config, run, start, run.ranks)
     problems, validation = _problems(run, "rl"), _problems(run, "validation")
-    reference = _load(config, run, start)[0] if rl.beta else None
+    reference = _load(config, run, start, run.ranks)[0] if rl.beta else None
     rewards = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
     order = check_order(rewards, rl.max_completion_length, rl.num_generations)
     run.write_json("reward_order.json", order.to_summary())
@@ -327,13 +328,14 @@ def shorten(config: Config, run: Run, start: str) -> str:
         tokenizer,
         seed=config.seed,
         reference=reference,
+        ranks=run.ranks,
     )
     high = rl.epsilon if rl.epsilon_high is None else rl.epsilon_high
     objective = loss.policy(epsilon_low=rl.epsilon, epsilon_high=high, beta=rl.beta, temperature=rl.temperature)
-    before = _sampled(config, model, tokenizer, validation, 0)
+    before = _sampled(config, run, model, tokenizer, validation, 0)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:
-        numbers = _sampled(config, model, tokenizer, validation, step)
+        numbers = _sampled(config, run, model, tokenizer, validation, step)
         kept = numbers["eval_accuracy"] >= before["eval_accuracy"] - config.eval.max_accuracy_loss
         # Among checkpoints as accurate as the start the shortest-spoken one is best; any of them beats all the others.
         score = 1 - numbers["eval_tokens"] / rl.max_completion_length if kept else numbers["eval_accuracy"] - 1
@@ -354,12 +356,16 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
         model, tokenizer = _load(config, run, path)
         sampler = _engine(config, tokenizer)
         sampler.follow(model, 0)
-        run.progress.start(f"eval {name}", len(problems) * config.eval.samples, "trace")
+        mine = run.ranks.share(problems)
+        run.progress.start(f"eval {name}", len(mine) * config.eval.samples, "trace")
         sampler.report = lambda done, total: _sampling(run, done)  # noqa: ARG005
-        grades[name] = benchmark.grade(sampler, maths.boxed, problems, config.eval.samples)
+        grades[name] = run.ranks.gather(benchmark.grade(sampler, maths.boxed, mine, config.eval.samples))
         run.progress.finish()
-        (run.folder / "evals").mkdir(exist_ok=True)
-        benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", grades[name])
+    if not run.ranks.is_main:
+        return {}
+    (run.folder / "evals").mkdir(exist_ok=True)
+    for name, rows in grades.items():
+        benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", rows)
     how: dict[str, Any] = {"resamples": config.eval.bootstrap, "seed": config.seed}
     scores = {name: benchmark.score(rows, _vote, **how) for name, rows in grades.items()}
     compared = {
@@ -573,13 +579,13 @@ def _dtype(config: Config) -> Any:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
 
 
-def _load(config: Config, run: Run, path: str) -> tuple[Any, Any]:
+def _load(config: Config, run: Run, path: str, ranks: Ranks = ALONE) -> tuple[Any, Any]:
+    """A model and its tokenizer; divided among `ranks` if it is to be trained, whole on each rank if it is measured."""
     from postgrad.train import model as models
 
     folder = str(run.folder / path) if (run.folder / path / "config.json").is_file() else path
-    return models.load(
-        folder, dtype=_dtype(config), device=models.resolve_device(config.model.device)
-    ), models.load_tokenizer(folder)
+    device = models.resolve_device(config.model.device)
+    return models.load(folder, dtype=_dtype(config), device=device, ranks=ranks), models.load_tokenizer(folder)
 
 
 def _engine(config: Config, tokenizer: Any) -> Any:
@@ -597,14 +603,19 @@ def _engine(config: Config, tokenizer: Any) -> Any:
     return Engine(tokenizer, sampling, seed=config.seed + 1)
 
 
-def _sampled(config: Config, model: Any, tokenizer: Any, problems: Sequence[Problem], step: int) -> dict[str, float]:
+def _sampled(
+    config: Config, run: Run, model: Any, tokenizer: Any, problems: Sequence[Problem], step: int
+) -> dict[str, float]:
     """Accuracy and mean tokens on validation problems, one trace each."""
     from postgrad.evals import benchmark
+    from postgrad.train import shard
     from postgrad.verify import maths
 
     sampler = _engine(config, tokenizer)
     sampler.follow(model, step)
-    found = benchmark.score(benchmark.grade(sampler, maths.boxed, problems, 1), resamples=100)
+    with shard.whole(model):
+        mine = benchmark.grade(sampler, maths.boxed, run.ranks.share(problems), 1)
+    found = benchmark.score(run.ranks.gather(mine), resamples=100)
     if found.accuracy is None or found.tokens is None:
         raise Failed(
             f"none of {len(problems)} validation traces could be checked: run `postgrad doctor`, and look at the gold answers"
