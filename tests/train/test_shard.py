@@ -265,9 +265,13 @@ def waits(ranks: Ranks, folder: Path) -> None:
         fit.update(model, micro_batches(2), loss.likelihood, optimizer, 0.0, 1.0, taken + 1, ranks)
 
 
-def late(ranks: Ranks) -> None:
+def late(ranks: Ranks, folder: Path | None) -> None:
+    model = folder and load(folder, ranks)
+    ranks.everyone(None)
     if ranks.rank == 1:
-        time.sleep(3)
+        time.sleep(4)
+    if model:
+        fit.mean_loss(model, [Document("one", (1, 2, 3), np.array([0, 1, 1], np.float32))])
     ranks.everyone(None)
 
 
@@ -280,10 +284,12 @@ def test_a_dead_rank_ends_the_others_with_a_message(tmp_path: Path, model_folder
     assert told[0]["error"].startswith("PeerLost: rank 0 of 2 lost another rank: it ended, or was ")
 
 
-def test_a_late_rank_ends_the_others_at_the_deadline(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["in a meeting", "in a forward pass"])
+def test_a_late_rank_ends_the_others_at_the_deadline(tmp_path: Path, model_folder: Path, where: str) -> None:
     folder = tmp_path / "ranks"
-    told = end(begin(folder, late, meeting_s=1), folder)
-    assert told[0]["error"].startswith("PeerLost: rank 0 of 2 lost another rank: it ended, or was 1 s late")
+    model = model_folder if where == "in a forward pass" else None
+    told = end(begin(folder, late, model, meeting_s=2), folder)
+    assert told[0]["error"].startswith("PeerLost: rank 0 of 2 lost another rank: it ended, or was 2 s late")
 
 
 def test_more_than_one_node_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
