@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -132,15 +132,12 @@ def joined(*, deadline_s: float = DEADLINE_S, meeting: str = "env://") -> Iterat
             torch.cuda.set_device(rank)
         backend = "cpu:gloo,cuda:nccl"
     deadline = timedelta(seconds=deadline_s)
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=deadline)
-    ranks = Ranks(
-        rank,
-        size,
-        dist.new_group(backend="gloo", timeout=deadline),
-        dist.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE_S)),
-        deadline_s,
-    )
+    ranks = Ranks(rank, size, deadline_s=deadline_s)
     with ranks.guard():
+        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=deadline)
+        steps = dist.new_group(backend="gloo", timeout=deadline)
+        stages = dist.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE_S))
+        ranks = replace(ranks, steps=steps, stages=stages)
         yield ranks
         ranks.everyone(None, patient=True)
     # Not after an error: tearing down waits for peers, and the end of this process tells them.
