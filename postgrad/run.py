@@ -20,8 +20,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from postgrad import __version__
 from postgrad.progress import Progress, silent
 from postgrad.ranks import ALONE, Ranks
@@ -355,7 +353,3 @@ def _gpu() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return ", ".join(told.stdout.split("\n")).strip(", ") or None
-
-
-def load_yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())

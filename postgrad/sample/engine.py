@@ -2,8 +2,8 @@
 
 Continuous batching over slots: every running sequence owns one slot of the key-value cache; finished ones leave at
 once and waiting ones enter. A group's prompt is computed once and its keys copied to the group's slots. The engine calls the very
-model that is being trained, through the same attention entry (postgrad/attention.py), so there is no weight copy and its
-log-probabilities agree with the trainer's.
+model that is being trained, through the same attention entry (postgrad/attention.py), so there is no copy of the weights
+(but for the head's, transposed, on CPU) and its log-probabilities agree with the trainer's.
 
 Randomness: the uniform behind each token is a function of (seed, step, problem, sample, position), so a trace does not depend
 on which other sequences share its batch (up to rounding in the matrix products).
@@ -251,8 +251,7 @@ class Engine:
 def _few_rows(model: Any) -> Iterator[None]:
     """On CPU, the head's weights transposed for as long as they are read and not trained.
 
-    32 x 256 by 256 x 16,384 took 24.9 ms with the weights as they lie and 3.7 ms transposed, for the same numbers (one
-    thread, torch 2.13, AMD EPYC with AVX-512; 8 rows: 1.5 ms both ways).
+    Worth 3 to 4 % of a decoding step at 32 sequences and a vocabulary of 16,384: LOG.md, 2026-11-23.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or head.bias is not None or head.weight.device.type != "cpu":
@@ -310,8 +309,7 @@ BELOW = 1 - 1e-12
 def invert(weights_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     """The token in which each uniform falls, of distributions given by weights that need not sum to 1.
 
-    First the block, then the token in it, so that only the sums of blocks are accumulated: over 16,384 tokens in float64 this
-    is a fifth of the work of accumulating them all, and of the noise per row that multinomial would draw, none.
+    First the block, then the token in it, so that only the sums of blocks are accumulated in float64, not every weight.
     """
     wanting = -weights_BV.shape[-1] % BLOCK
     blocks_BNb = F.pad(weights_BV, (0, wanting)).unflatten(-1, (-1, BLOCK))
