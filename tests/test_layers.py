@@ -124,8 +124,9 @@ def test_exceptions_are_still_needed() -> None:
 def test_torch_is_imported_where_it_may_be() -> None:
     """Elsewhere only inside functions, so that data, verifiers, rewards and reports work without waiting for it."""
     heavy = ("torch", "transformers")
-    allowed = {"postgrad.attention", "postgrad.sample.engine"}
+    allowed = {name for name in TREES if part(name) in ("attention", "sample")}
     without = {"postgrad.train", "postgrad.train.settings", "postgrad.train.reward", "postgrad.train.advantage"}
+    without |= {"postgrad.sample", "postgrad.sample.scripted"}
     found = {
         name for name, tree in TREES.items() if {n.partition(".")[0] for n in imported(tree, at_import=True)} & {*heavy}
     }

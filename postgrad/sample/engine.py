@@ -2,7 +2,7 @@
 
 Continuous batching over slots: every running sequence owns one slot of the key-value cache; finished ones leave at
 once and waiting ones enter. A group's prompt is computed once and its keys copied to the group's slots. The engine calls the very
-model that is being trained, through the same attention entry (postgrad/attention.py), so there is no copy of the weights
+model that is being trained, through the same attention entry (postgrad/attention/), so there is no copy of the weights
 (but for the head's, transposed, on CPU) and its log-probabilities agree with the trainer's.
 
 Randomness: the uniform behind each token is a function of (seed, step, problem, sample, position), so a trace does not depend
