@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -476,11 +477,11 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     for out in (whole_run, damaged):
         tiny.start(out, *QUICK[len(tiny.OVERRIDES) :])
     resumed(f"postgrad resume {whole_run}")
-    math = fit.checkpoint.save
+    math = checkpoint.write
 
-    def torn(folder: Path, step: int, **what: Any) -> Path:
-        saved = math(folder, step, **what)
-        if step == 6:
+    def torn(folder: Path, taken: checkpoint.Snapshot, **what: Any) -> Path:
+        saved = math(folder, taken, **what)
+        if taken.step == 6:
             with (saved / "model.safetensors").open("r+b") as file:
                 file.seek(20_000)
                 file.write(b"torn")
@@ -488,7 +489,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
         return saved
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.checkpoint, "save", torn)
+        patch.setattr(checkpoint, "write", torn)
         assert postgrad("resume", damaged).exit_code == 130
     resumed(f"postgrad resume {damaged}")
     for stage in ("sft", "rl"):
@@ -545,7 +546,10 @@ def _command(words: list[str], errors: str, step: int, then: Callable[[], object
 
 
 def fill_the_disk() -> None:
-    """No file may grow beyond what logs need and weights exceed."""
+    """No file may grow beyond what logs need and weights exceed, from after the save of step 4 on."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("save"):
+            thread.join()
     resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, resource.RLIM_INFINITY))
 
 
@@ -574,7 +578,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path: Path) -> None:
     assert whole(stage) == ["step-000002", "step-000004"]
     assert (stage / "latest").read_text() == "step-000004\n"
     assert not list(stage.glob(".tmp-*"))
-    assert steps(out) == [("sft", step) for step in range(1, 7)]
+    assert steps(out) == [("sft", step) for step in range(1, 9)], "told of when step 8 was to be saved"
     resumed(f"postgrad resume {out}")
     assert steps(out) == [("sft", step) for step in range(1, 9)] + [("rl", 1), ("rl", 2)]
 

@@ -236,6 +236,7 @@ def make_base(config: Config, run: Run) -> str:
 
     A folder's path is made absolute, so that the run can be resumed from anywhere.
     """
+    from postgrad.train import checkpoint
     from postgrad.train import model as models
 
     if config.model.path:
@@ -253,9 +254,7 @@ def make_base(config: Config, run: Run) -> str:
         dtype=_dtype(config),
         device=models.resolve_device("cpu"),
     )
-    folder = run.folder / "checkpoints" / "base"
-    made.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    checkpoint.write_base(run.folder / "checkpoints" / "base", made, tokenizer)
     return "checkpoints/base"
 
 

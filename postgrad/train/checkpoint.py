@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,46 +31,54 @@ from postgrad.run import Failed, write_json, write_text
 from postgrad.train import shard
 
 
-def save(
-    folder: Path,
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a checkpoint keeps of one step, in host memory: later updates do not reach it."""
+
+    step: int
+    weights: dict[str, torch.Tensor]
+    moments: dict[str, Any]
+    """An optimizer's state_dict."""
+    trainer: Mapping[str, Any]
+
+
+def snapshot(
     step: int,
     *,
     model: PreTrainedModel,
-    tokenizer: Any,
     optimizer: torch.optim.Optimizer,
     trainer: Mapping[str, Any],
     ranks: Ranks = ALONE,
-) -> Path:
-    """Write `folder/step-<step>`; returns it. Raises Failed, with the older checkpoints untouched, where the disk is full.
+) -> Snapshot:
+    """Copy what must be saved before the next update changes it. `trainer` is kept as it is, so nobody may change it later.
 
-    Every rank must call it; rank 0 gathers what they hold and writes.
+    Costs host memory for weights and optimizer state once more, pinned where they are on a GPU (pinned blocks are as long
+    as the next power of two, and torch keeps them for the next time). Every rank must call it; only rank 0's is whole.
     """
     weights, moments = shard.whole_weights(model, ranks), shard.whole_moments(optimizer, ranks)
-    return ranks.first(_write, folder, step, model, weights, tokenizer, moments, trainer)
+    if model.device.type == "cuda":
+        # One wait for all copies.
+        torch.cuda.current_stream(model.device).synchronize()
+    return Snapshot(step, weights, moments, trainer)
 
 
-def _write(
-    folder: Path,
-    step: int,
-    model: PreTrainedModel,
-    weights: dict[str, torch.Tensor] | None,
-    tokenizer: Any,
-    moments: dict[str, Any],
-    trainer: Mapping[str, Any],
-) -> Path:
+def write(folder: Path, taken: Snapshot, *, model: PreTrainedModel, tokenizer: Any) -> Path:
+    """Write `folder/step-<step>`; returns it. Of the model only its configuration is read.
+
+    Raises Failed, with the older checkpoints untouched, where the disk is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".tmp-{step:06d}"
-    final = place(folder, step)
+    temporary = folder / f".tmp-{taken.step:06d}"
+    final = place(folder, taken.step)
     with _disk_errors(temporary, final):
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / "state").mkdir(parents=True)
-        model.save_pretrained(temporary, state_dict=weights)
-        tokenizer.save_pretrained(temporary)
+        _write_model(temporary, model, tokenizer, taken.weights)
         # Into a file of Python's, whose errors say what the system said.
         with (temporary / "state" / "optimizer.pt").open("wb") as file:
-            torch.save(moments, file)
-        write_json(temporary / "state" / "trainer.json", {"step": step, **trainer})
-        write_json(temporary / "COMMIT.json", {"step": step, "files": _digest(temporary)})
+            torch.save(taken.moments, file)
+        write_json(temporary / "state" / "trainer.json", {"step": taken.step, **taken.trainer})
+        write_json(temporary / "COMMIT.json", {"step": taken.step, "files": _digest(temporary)})
         for path in sorted(temporary.rglob("*")):
             _flush(path)
         _flush(temporary)
@@ -79,6 +88,22 @@ def _write(
         _flush(folder)
         write_text(folder / "latest", final.name + "\n")
     return final
+
+
+def write_base(folder: Path, model: PreTrainedModel, tokenizer: Any) -> None:
+    """A model's folder without a state to go on from. Raises Failed, and leaves no folder, where the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _disk_errors(folder, folder):
+        _write_model(folder, model, tokenizer, None)
+
+
+def _write_model(folder: Path, model: PreTrainedModel, tokenizer: Any, weights: dict[str, torch.Tensor] | None) -> None:
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)
+    # safetensors makes its files the owner's alone; all others follow the umask.
+    mode = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
 
 
 @contextlib.contextmanager
@@ -147,7 +172,13 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def trainer_state(checkpoint: Path) -> dict[str, Any]:
+    """What `snapshot` was given, and its step. A best checkpoint that is gone is no longer the best.
+
+    It was pruned for a better one, and that one was damaged: the next validation names another.
+    """
     state: dict[str, Any] = json.loads((checkpoint / "state" / "trainer.json").read_text())
+    if state["best_step"] is not None and not place(checkpoint.parent, state["best_step"]).is_dir():
+        state["best_step"] = state["best_score"] = None
     return state
 
 

@@ -23,6 +23,7 @@ from postgrad.run import Failed, Preempted, Run
 from postgrad.train import checkpoint, loss, optim, shard, source
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.loss import LossSum, Objective
+from postgrad.train.saver import Saver
 from postgrad.train.settings import Optimization
 from postgrad.train.source import Source
 
@@ -82,40 +83,39 @@ def fit(
         run.event(stage, taken, "warning", message)
 
     run.progress.start(stage, settings.last_step, "step")
-    while taken < settings.last_step:
-        started = time.perf_counter()
+    with Saver(folder, model, tokenizer, optimizer, settings.save_total_limit, ranks) as saver:
+        while taken < settings.last_step:
+            started = time.perf_counter()
 
-        # One step: the source's micro-batches, one division, one update.
-        step = feed.step(model, taken)
-        rate = optim.learning_rate(taken, settings)
-        numbers = update(model, step.batches, objective, optimizer, rate, settings.max_grad_norm, taken + 1, ranks)
-        taken += 1
-        tokens += sum(len(batch.input_ids_T) for batch in step.batches)
-        numbers |= step.numbers | {"num_tokens": tokens, "step_time": time.perf_counter() - started}
+            # One step: the source's micro-batches, one division, one update.
+            step = feed.step(model, taken)
+            rate = optim.learning_rate(taken, settings)
+            numbers = update(model, step.batches, objective, optimizer, rate, settings.max_grad_norm, taken + 1, ranks)
+            taken += 1
+            tokens += sum(len(batch.input_ids_T) for batch in step.batches)
+            numbers |= step.numbers | {"num_tokens": tokens, "step_time": time.perf_counter() - started}
 
-        # Once in a while: measure on problems that training never sees.
-        if taken % settings.eval_steps == 0 or taken == settings.last_step:
-            measured = ranks.agree(validate(model, taken))
-            numbers |= measured
-            if best_score is None or measured["eval_score"] > best_score:
-                best_step, best_score = taken, measured["eval_score"]
-        run.log(stage, taken, numbers)
-        if step.rows:
-            run.write_rows(f"rollouts/{stage}-{taken:06d}.jsonl", step.rows)
-        run.progress.update(taken, **{name: numbers[name] for name in SHOWN if name in numbers})
+            # Once in a while: measure on problems that training never sees.
+            if taken % settings.eval_steps == 0 or taken == settings.last_step:
+                measured = ranks.agree(validate(model, taken))
+                numbers |= measured
+                if best_score is None or measured["eval_score"] > best_score:
+                    best_step, best_score = taken, measured["eval_score"]
+            run.log(stage, taken, numbers)
+            if step.rows:
+                run.write_rows(f"rollouts/{stage}-{taken:06d}.jsonl", step.rows)
+            run.progress.update(taken, **{name: numbers[name] for name in SHOWN if name in numbers})
 
-        # Save when due, when this is the best so far, at the end, and when asked to stop.
-        stop = run.asked_to_stop()
-        if taken == best_step or taken % settings.save_steps == 0 or taken == settings.last_step or stop:
-            trainer = {"tokens": tokens, "best_step": best_step, "best_score": best_score, "source": feed.state()}
-            saved = checkpoint.save(
-                folder, taken, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=trainer, ranks=ranks
-            )
-            ranks.first(checkpoint.prune, folder, settings.save_total_limit, best_step)
-        if stop and taken < settings.last_step:
-            raise Preempted(
-                f"stopped by {stop} after step {taken} of {settings.last_step} of {stage}; saved in {saved}"
-            )
+            # Save when due, when this is the best so far, at the end, and when asked to stop.
+            stop = run.asked_to_stop()
+            if taken == best_step or taken % settings.save_steps == 0 or taken == settings.last_step or stop:
+                trainer = {"tokens": tokens, "best_step": best_step, "best_score": best_score, "source": feed.state()}
+                saved = saver.save(taken, trainer)
+            if stop and taken < settings.last_step:
+                saver.wait()
+                raise Preempted(
+                    f"stopped by {stop} after step {taken} of {settings.last_step} of {stage}; saved in {saved}"
+                )
     run.progress.finish()
     assert saved is not None, "settings.last_step is at least 1, so the last step was saved"
     assert best_step is not None, "and validated"

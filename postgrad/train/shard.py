@@ -6,7 +6,7 @@ ranks run different numbers of passes, all of them at once (`whole`): the weight
 each device.
 
 What is saved is whole and the same as one process saves, so a checkpoint goes on with any number of ranks. Without ranks every
-function here gives back what it was given.
+function here but `whole_*`, which copy, gives back what it was given.
 """
 
 from __future__ import annotations
@@ -92,31 +92,36 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
-def whole_weights(model: Any, ranks: Ranks) -> dict[str, Tensor] | None:
-    """What rank 0 saves; every rank must ask. None: the model is not sharded and saves itself."""
-    if ranks.size == 1:
-        return None
+def whole_weights(model: Any, ranks: Ranks) -> dict[str, Tensor]:
+    """What rank 0 saves, copied to host memory; every rank must ask. See `_to_host` on when it is there."""
     gathered: dict[int, Tensor] = {}
     weights = {}
     for name, weight in model.state_dict(keep_vars=True).items():
         # Tied weights stay one tensor, so that they are written once.
         if id(weight) not in gathered:
             one = full(weight.detach())
-            gathered[id(weight)] = one.cpu() if ranks.is_main else one.new_empty(0)
+            gathered[id(weight)] = _to_host(one) if ranks.is_main else one.new_empty(0)
         weights[name] = gathered[id(weight)]
     return weights
 
 
 def whole_moments(optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict[str, Any]:
-    """The optimizer's state as one process would have it; every rank must ask."""
+    """The optimizer's state as one process would have it, copied likewise; every rank must ask."""
     state = optimizer.state_dict()
-    if ranks.size == 1:
-        return state
     moments: dict[int, dict[str, Tensor]] = {}
     for index, values in state["state"].items():
-        wholes = {name: full(value) for name, value in values.items()}
-        moments[index] = {name: value.cpu() for name, value in wholes.items()} if ranks.is_main else {}
+        moments[index] = {}
+        for name, value in values.items():
+            one = full(value)
+            if ranks.is_main:
+                moments[index][name] = _to_host(one)
     return {**state, "state": moments}
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy that later updates do not reach. From a GPU it is there once the stream has been waited for."""
+    host = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+    return host.copy_(tensor, non_blocking=True)
 
 
 def take_weights(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -39,7 +39,8 @@ def _causal() -> Any:
 def save(model: Any, tokenizer: Any, optimizer: torch.optim.Optimizer, tmp_path: Path) -> Any:
     def save(step: int, **trainer: Any) -> Path:
         state = {"tokens": 10 * step, "best_step": None, "best_score": None, "source": {}} | trainer
-        return checkpoint.save(tmp_path, step, model=model, tokenizer=tokenizer, optimizer=optimizer, trainer=state)
+        taken = checkpoint.snapshot(step, model=model, optimizer=optimizer, trainer=state)
+        return checkpoint.write(tmp_path, taken, model=model, tokenizer=tokenizer)
 
     return save
 
@@ -51,6 +52,7 @@ def steps(folder: Path) -> list[int]:
 def test_what_was_saved_is_what_is_loaded(
     save: Any, model: Any, optimizer: torch.optim.Optimizer, model_folder: Path
 ) -> None:
+    save(5)
     saved = save(7, best_step=5, best_score=-0.25, source={"position": 3})
     assert checkpoint.trainer_state(saved) == {
         "step": 7,
