@@ -12,11 +12,17 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from postgrad.sample.engine import Sampling, draw
+from postgrad.sample import draw as drawing
+from postgrad.sample.request import Request
 
 
-def sampling(**settings: Any) -> Sampling:
-    return Sampling(max_tokens=1, **settings)
+def sampling(**settings: Any) -> Request:
+    return Request((0,), 1, **settings)
+
+
+def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+    drawn = drawing.draw(logits_BV, uniforms_B, drawing.rule([request] * len(logits_BV), logits_BV.device))
+    return drawn.ids, drawn.logprobs
 
 
 def expected(logits: list[float], *, temperature: float, top_k: int, top_p: float, min_p: float) -> tuple[Any, float]:
