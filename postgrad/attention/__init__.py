@@ -3,7 +3,7 @@
 Registered with transformers as implementation "postgrad" for the attention alone, without a mask function, so any causal
 LM builds no mask, passes keyword arguments through to its layers, and reaches `attend` with `layout=...`:
 
-- `Packed` (packed.py): documents back to back in one row [1, T]; a token sees its own document's past and nothing else.
+- `Packed` (packed.py, varlen.py): documents back to back in one row [1, T]; a token sees its own document's past and nothing else.
 - the engine's slots (postgrad/sample/engine.py): one token for each running sequence against its cached keys.
 """
 
@@ -29,6 +29,8 @@ class Layout(Protocol):
         ...
 
 
+# Compiled layers break here on purpose: lengths change with every micro-batch, and a graph that held them would be compiled anew for each.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     module: torch.nn.Module,
     query: Tensor,

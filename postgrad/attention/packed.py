@@ -1,11 +1,12 @@
 """Documents back to back in one row: each token sees its own document's past and, where the document continues another, that one.
 
-Departure from peers: no block mask of size T x T and no flash package; documents are grouped by length and each
-group is one causal SDPA call, so the cost is the documents' own, on any device.
+On CUDA in half precision one or two calls of a flash kernel do all (varlen.py). Elsewhere documents are grouped by length and each group
+is one causal SDPA call. Departure from peers: no block mask of size T x T, so the cost is the documents' own, on any device.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from postgrad.attention.varlen import Varlen, can
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +36,36 @@ class Packed:
     """Documents of these lengths stand back to back; built once for a micro-batch and shared by all layers.
 
     `parents` names, for a document that continues another, which one: it sees the whole of its parent besides its own past. So the
-    prompt of a group of completions stands in the pack once.
+    prompt of a group of completions stands in the pack once. Children stand directly behind their parent.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device, parents: Mapping[int, int] | None = None) -> None:
         assert lengths, "an empty pack"
         assert min(lengths) > 0, "an empty document in a pack"
-        parents = parents or {}
-        above = [lengths[parents[document]] if document in parents else 0 for document in range(len(lengths))]
-        self.longest = max(map(operator.add, lengths, above))
+        self.lengths, self.device, self.parents = lengths, device, parents or {}
+        self.above = [lengths[self.parents[d]] if d in self.parents else 0 for d in range(len(lengths))]
+        self.longest = max(map(operator.add, lengths, self.above))
+        self.varlen = Varlen(lengths, device, self.parents) if device.type == "cuda" else None
+
+    @functools.cached_property
+    def grouped(self) -> Grouped:
+        return Grouped(self.lengths, self.above, self.device, self.parents)
+
+    def __call__(self, layer: int, query_1HTd: Tensor, key_1KTd: Tensor, value_1KTd: Tensor, scale: float) -> Tensor:
+        query, key, value = (x[0].transpose(0, 1) for x in (query_1HTd, key_1KTd, value_1KTd))
+        if torch.is_autocast_enabled(query.device.type):
+            # Autocast does this for SDPA and knows no other attention: norms and rotations may have left float32.
+            query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
+        call = self.varlen if self.varlen is not None and can(query) else self.grouped
+        return call(query, key, value, scale).transpose(0, 1)[None]
+
+
+class Grouped:
+    """One SDPA call for documents of about one length."""
+
+    def __init__(
+        self, lengths: Sequence[int], above: Sequence[int], device: torch.device, parents: Mapping[int, int]
+    ) -> None:
         starts_D = torch.tensor([0, *lengths]).cumsum(0)[:-1]
         lengths_D = torch.tensor(lengths)
         # Lengths within a quarter of a power of two share a call: at most 19 % of it is padding.
@@ -67,8 +91,7 @@ class Packed:
             self.calls.append(_Call(own_DL.flatten().to(device), keys_DM.flatten().to(device), len(members), mask))
         self.back_T = back_T.to(device)
 
-    def __call__(self, layer: int, query_1HTd: Tensor, key_1KTd: Tensor, value_1KTd: Tensor, scale: float) -> Tensor:
-        query_THd, key_TKd, value_TKd = (x[0].transpose(0, 1) for x in (query_1HTd, key_1KTd, value_1KTd))
+    def __call__(self, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor, scale: float) -> Tensor:
         grouped = query_THd.shape[1] != key_TKd.shape[1]
         outputs = []
         for call in self.calls:
@@ -80,8 +103,7 @@ class Packed:
                 q, k, v, attn_mask=call.mask_D1LM, is_causal=call.mask_D1LM is None, scale=scale, enable_gqa=grouped
             )
             outputs.append(out_DHLd.transpose(1, 2).flatten(0, 1))
-        out_THd = torch.cat(outputs).index_select(0, self.back_T)
-        return out_THd.transpose(0, 1)[None]
+        return torch.cat(outputs).index_select(0, self.back_T)
 
 
 def _grid(starts_D: Tensor, lengths_D: Tensor) -> tuple[Tensor, Tensor]:
