@@ -123,13 +123,17 @@ def from_json(cls: type[R], line: str | bytes) -> R:
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> None:
-    """Write records so that a reader sees the old file or the whole new one, never a part."""
+    """Write records so that a reader sees the old file or the whole new one, never a part. An OSError names `path`."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(to_json(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(to_json(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # A full disk does not say of what.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     temporary.replace(path)
 
 

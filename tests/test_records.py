@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,19 @@ def test_files_read_back_in_order_and_a_failed_write_leaves_the_old_one(tmp_path
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_jsonl(path, [rows[1], Example((), "c", math.nan)])
     assert list(read_jsonl(Example, path)) == rows
+
+
+def test_a_full_disk_is_told_of_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [Example((), "a")])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        write_jsonl(path, [Example((), "b")])
+    assert list(read_jsonl(Example, path)) == [Example((), "a")]
 
 
 @pytest.mark.parametrize(

@@ -63,17 +63,24 @@ class Batch:
     """This micro-batch's share of the step's denominator; `fit` divides the step's sum of losses by the sum of counts."""
 
     def to(self, device: torch.device) -> Batch:
+        """On a GPU the host does not wait for the copies, so it packs and launches while the last update is at work."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            if device.type == "cuda" and tensor.device.type == "cpu":
+                return tensor.pin_memory().to(device, non_blocking=True)
+            return tensor.to(device)
+
         return Batch(
-            self.input_ids_T.to(device),
-            self.position_ids_T.to(device),
+            moved(self.input_ids_T),
+            moved(self.position_ids_T),
             self.lengths,
             self.parents,
             self.names,
-            self.targets_K.to(device),
-            self.predictors_K.to(device),
-            self.document_K.to(device),
-            self.weights_K.to(device),
-            {name: values.to(device) for name, values in self.streams_K.items()},
+            moved(self.targets_K),
+            moved(self.predictors_K),
+            moved(self.document_K),
+            moved(self.weights_K),
+            {name: moved(values) for name, values in self.streams_K.items()},
             self.count,
         )
 

@@ -197,12 +197,14 @@ def best(folder: Path) -> Path:
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Keep the newest `keep` and the best, and name the best."""
+    """Keep the newest `keep` and the best, and name the best, if there is one."""
     kept = None if best_step is None else place(folder, best_step)
     for checkpoint in sorted(folder.glob("step-*"))[:-keep]:
         if checkpoint != kept:
             _discard(checkpoint)
-    if kept is not None:
+    if kept is None:
+        (folder / "best").unlink(missing_ok=True)
+    else:
         write_text(folder / "best", kept.name + "\n")
 
 

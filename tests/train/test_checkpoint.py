@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +224,49 @@ def test_an_error_that_is_not_the_disks_stays_itself(save: Any, tmp_path: Path) 
         save(2, best_score=float("nan"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-000001"]
     assert checkpoint.latest(tmp_path) == first
+
+
+def test_files_have_the_mode_that_the_umask_gives(save: Any) -> None:
+    before = os.umask(0o027)
+    try:
+        saved = save(1)
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in saved.rglob("*") if path.is_file()} == {"0o640"}
+
+
+def test_a_best_one_that_is_gone_is_no_longer_the_best(save: Any, tmp_path: Path) -> None:
+    save(1)
+    save(2, best_step=1, best_score=0.5)
+    newer = save(3, best_step=3, best_score=0.6)
+    checkpoint.prune(tmp_path, 2, 3)
+    damage(newer / "model.safetensors", "gone")
+    found, _ = checkpoint.recover(tmp_path)
+    assert found is not None
+    assert found.name == "step-000002"
+    state = checkpoint.trainer_state(found)
+    assert (state["best_step"], state["best_score"]) == (None, None)
+    checkpoint.prune(tmp_path, 2, None)
+    with pytest.raises(ValueError, match="has no validated checkpoint"):
+        checkpoint.best(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_disk_too_full_for_the_base_model_is_told_of_and_leaves_nothing(
+    save: Any, model: Any, tokenizer: Any, tmp_path: Path, name: str
+) -> None:
+    size = (save(1) / name).stat().st_size
+    base = tmp_path / "run" / "base"
+    with (
+        no_file_longer_than(size // 2),
+        pytest.raises(
+            Failed, match=r"could not write checkpoint .*run/base: no room \(\d+ MiB free there; .*free some space"
+        ),
+    ):
+        checkpoint.write_base(base, model, tokenizer)
+    assert not base.exists()
+    checkpoint.write_base(base, model, tokenizer)
+    assert AutoModelForCausalLM.from_pretrained(base)
 
 
 def test_the_commit_lists_every_file_with_its_size(save: Any) -> None:
