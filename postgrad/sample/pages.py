@@ -73,9 +73,11 @@ class Pages:
 
     def _wanted(self, requests: Sequence[Request]) -> int:
         """Every prefix once and the longest sequences side by side."""
-        prefixes = sum(-(-len(ids) // PAGE) for ids in {one.prompt_ids for one in requests})
-        own = sorted((len(one.prompt_ids) % PAGE + one.max_tokens for one in requests), reverse=True)[: self.rows]
-        return 1 + prefixes + sum(tokens // PAGE + 1 for tokens in own)
+        prefixes = sum(-(-len(ids[:-1]) // PAGE) for ids in {one.prompt_ids for one in requests})
+        ends = [(len(one.prompt_ids) - 1, len(one.prompt_ids) + one.max_tokens) for one in requests]
+        own = sorted((-(-end // PAGE) - start // PAGE for start, end in ends), reverse=True)
+        # One for NOWHERE, and one more for a sequence alone that steps back.
+        return 2 + prefixes + sum(own[: self.rows])
 
     def _room(self) -> int:
         """Pages that free memory holds."""
