@@ -20,6 +20,7 @@ import torch
 
 from postgrad import chat
 from postgrad.records import Problem, Trace
+from postgrad.sample.pages import Pages
 from postgrad.sample.request import Finished, Request
 from postgrad.sample.scheduler import Cache, Scheduler
 from postgrad.sample.slots import Slots
@@ -90,9 +91,10 @@ class Engine:
         """A scheduler to add, cancel and step by oneself. `expected` says for how long and how many requests room is made."""
         if self.model is None:
             raise ValueError("the engine follows no model yet: call follow(model, step) first")
-        make = self.make_cache or _slots
+        device = next(self.model.parameters()).device
+        make = self.make_cache or (Pages if device.type == "cuda" else _slots)
         rows = min(self.sampling.slots, max(1, len(expected)))
-        with torch.no_grad(), _few_rows(self.model):
+        with torch.no_grad(), _head(self.model):
             yield Scheduler(make(self.model, rows, expected), self._decode_text)
 
     def truncate(self, trace: Trace, tokens: int) -> Trace:
@@ -144,21 +146,26 @@ def _slots(model: Any, rows: int, requests: Sequence[Request]) -> Cache:
 
 
 @contextlib.contextmanager
-def _few_rows(model: Any) -> Iterator[None]:
-    """On CPU, the head's weights transposed for as long as they are read and not trained.
+def _head(model: Any) -> Iterator[None]:
+    """The output head as sampling wants it, where it is a plain matrix.
 
-    Worth 3 to 4 % of a decoding step at 32 sequences and a vocabulary of 16,384: LOG.md, 2026-11-23.
+    On CPU its weights are transposed for as long as they are read and not trained: worth 3 to 4 % of a decoding step at 32 sequences and
+    a vocabulary of 16,384 (LOG.md, 2026-11-23). On CUDA its logits stay float32 as they are summed: a logit of 8 in
+    bfloat16 is kept in steps of 1/16, and the trainer would see other log-probabilities.
     """
     head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear) or head.bias is not None or head.weight.device.type != "cpu":
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
         yield
         return
-    weight_DV = head.weight.T.contiguous()
-    head.forward = lambda hidden: hidden @ weight_DV
+    if head.weight.device.type == "cpu":
+        weight_DV = head.weight.T.contiguous()
+        head.forward = lambda hidden: hidden @ weight_DV
+    elif head.weight.dtype != torch.float32:
+        head.forward = lambda hidden: torch.mm(hidden[0], head.weight.T, out_dtype=torch.float32)[None]
     try:
         yield
     finally:
-        del head.forward
+        head.__dict__.pop("forward", None)
 
 
 def _ignore(done: int, total: int) -> None:

@@ -227,7 +227,13 @@ class _Program:
 
     def _step(self) -> None:
         logits_BV = run(self.cache.model, self.ids_B, self.positions_B, self.layout, keep=0)
-        drawn = draw(logits_BV, self.uniforms_SB.index_select(0, self.step_1)[0], self.rule)
+        uniforms_B = self.uniforms_SB.index_select(0, self.step_1)[0]
+        if logits_BV.is_cuda and not self.rule.filters:
+            from postgrad.sample import draw_triton
+
+            drawn = draw_triton.draw(logits_BV, uniforms_B, self.rule)
+        else:
+            drawn = draw(logits_BV, uniforms_B, self.rule)
         self.ids_SB.index_copy_(0, self.step_1, drawn.ids[None])
         numbers_31B = torch.stack([drawn.logprobs, drawn.sampled_logprobs, drawn.raw_logprobs])[:, None]
         self.numbers_3SB.index_copy_(1, self.step_1, numbers_31B)
