@@ -14,6 +14,8 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 # Products of 32 columns take longest on several threads; read when torch is imported, here and in child processes.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Kernels run on CPU tensors; read when triton is imported. On a GPU, TRITON_INTERPRET=0 compiles them instead.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SHAPE = {
     "hidden_size": 32,

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from postgrad import config
 from postgrad.recipes import math_two_stage
 from postgrad.run import Run, read_lines
@@ -73,10 +75,11 @@ def steps(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_ten_kills_in_both_stages_change_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_ten_kills_in_both_stages_change_no_bit(tmp_path: Path, dtype: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
-        tiny.start(folder, *HARDER)
+        tiny.start(folder, *HARDER, f"model.dtype={dtype}")
     process = child(whole)
     process.join(DEADLINE_S)
     assert process.exitcode == 0

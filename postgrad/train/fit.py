@@ -143,24 +143,29 @@ def update(
     mine = [batch.to(device) for batch in ranks.share(batches)]
     # A sharded model's passes are everyone's: a rank with a micro-batch less takes part in the last with one of no weight.
     idle = [replace(batches[0], weights_K=0 * batches[0].weights_K).to(device)] * ranks.idle(len(batches))
+    weights = [p for p in model.parameters() if p.requires_grad]
+    gradients = optim.Gradients(weights, len(mine) + len(idle))
     model.train()
     losses = []
     for batch in [*mine, *idle]:
         summed = objective(model, batch)
         (summed.total / count).backward()
+        gradients.add()
         losses.append(summed)
+    gradients.finish()
     model.eval()
     del losses[len(mine) :]
-    told = ranks.gather([one.told() for one in losses])
+    total_norm = optim.norm([p.grad for p in weights if p.grad is not None])
+    # The one wait for the device: what is queued after it needs none of these numbers.
+    own, (norm,) = loss.read(losses, total_norm)
+    told = ranks.gather(own)
     total = sum(one.total for one in told) / count
     if not math.isfinite(total):
         raise Failed(_not_finite(model, step, mine, losses, ranks))
-    total_norm = shard.full(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-    norm = float(total_norm)
     # Before clipping, which would spread what is not finite over every tensor.
     if not math.isfinite(norm):
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        broken = ranks.union(name for name, grad in gradients.items() if not shard.local(grad).isfinite().all())
+        named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        broken = ranks.union(name for name, grad in named.items() if not shard.local(grad).isfinite().all())
         # Finite gradients can be so large that their squares are not.
         where = (
             f"gradient of {broken[0]} is not (nor of {len(broken) - 1} more tensors)"
@@ -170,11 +175,7 @@ def update(
         raise Failed(
             f"step {step}: the loss is finite ({total:.6g}) but the {where}; nothing was updated. Lower learning_rate or max_grad_norm, or use dtype float32, and resume from the last checkpoint"
         )
-    torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, total_norm)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optim.step(optimizer, weights, rate, total_norm, max_grad_norm)
     sums: dict[str, float] = {}
     for one in told:
         for name, value in one.sums.items():

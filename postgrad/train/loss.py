@@ -6,7 +6,7 @@ and a count. So every objective here works under every normalisation and under a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,10 +26,6 @@ class LossSum:
     peaks: dict[str, Tensor] = field(default_factory=dict)
     """For the log, detached: largest values, of which `fit` takes the largest."""
 
-    def told(self) -> Told:
-        sums, peaks = ({name: float(value) for name, value in of.items()} for of in (self.sums, self.peaks))
-        return Told(float(self.total.detach()), sums, peaks)
-
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -38,6 +34,16 @@ class Told:
     total: float
     sums: dict[str, float]
     peaks: dict[str, float]
+
+
+def read(losses: Sequence[LossSum], *others: Tensor) -> tuple[list[Told], list[float]]:
+    """Losses and other scalars as numbers. The device is waited for once, however many there are."""
+    scalars = [value for one in losses for value in (one.total.detach(), *one.sums.values(), *one.peaks.values())]
+    numbers = iter(torch.stack([value.double() for value in (*scalars, *others)]).tolist())
+    told = [
+        Told(next(numbers), *({name: next(numbers) for name in of} for of in (one.sums, one.peaks))) for one in losses
+    ]
+    return told, list(numbers)
 
 
 Objective = Callable[[torch.nn.Module, Batch], LossSum]

@@ -30,7 +30,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load(path: str, *, dtype: torch.dtype, device: torch.device, ranks: Ranks = ALONE) -> PreTrainedModel:
-    """A causal LM ready for postgrad's attention, its weights divided among the ranks. Raises ValueError for a folder that holds no model."""
+    """A causal LM ready for postgrad's attention, its weights of `dtype` and divided among the ranks.
+
+    Raises ValueError for a folder that holds no model.
+    """
     folder = _folder(path)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(
@@ -39,11 +42,11 @@ def load(path: str, *, dtype: torch.dtype, device: torch.device, ranks: Ranks = 
     config = AutoConfig.from_pretrained(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=torch.float32, attn_implementation=attention.NAME
+            path, config=config, dtype=dtype, attn_implementation=attention.NAME
         )
     except SafetensorError as error:
         raise ValueError(f"the weights of {path} cannot be read ({error}): copy or download them again") from error
-    return _ready(shard.shard(model, ranks, device), dtype, device)
+    return _ready(shard.shard(model, ranks, device), device)
 
 
 def load_tokenizer(path: str) -> Any:
@@ -87,13 +90,12 @@ def from_scratch(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
-    return _ready(model, dtype, device)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)  # and no buffer: rotary frequencies stay float32
+    return _ready(model, device)
 
 
-def _ready(model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Weights stay float32, so that small updates are not lost; `dtype` is what matrix products compute in."""
+def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a way that hides its signature
-    if dtype != torch.float32:
-        model.forward = torch.autocast(device.type, dtype=dtype)(model.forward)
     model.eval()
     return model

@@ -27,6 +27,11 @@ class Optimization(Settings):
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: PositiveFloat = 1e-8
+    master_weights: bool = Field(
+        True,
+        description="with model.dtype=bfloat16: keep 16 more bits of each weight, so that steps are those on float32 weights; "
+        "false saves 2 bytes a parameter and loses every change below half a bfloat16's spacing, 0.2 to 0.4 % of the weight",
+    )
     max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this global norm")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     save_steps: PositiveInt = Field(100, description="steps between checkpoints")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from postgrad.ranks import Ranks
@@ -41,7 +41,9 @@ def shard(model: Any, ranks: Ranks, device: torch.device) -> Any:
     layers = [part for part in model.modules() if type(part).__name__ in (model._no_split_modules or ())]
     # The model itself too: its embeddings would stay whole after a validation, and nothing may see them so.
     for part in [*layers, model]:
-        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        # Ranks' gradients are added up in float32, whatever the weights are.
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     for part in _parts(model):
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)
@@ -82,7 +84,14 @@ def local(tensor: Tensor) -> Tensor:
 
 def full(tensor: Tensor) -> Tensor:
     """The whole tensor; every rank must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    if tensor.dtype != torch.int16:
+        return tensor.full_tensor()
+    # Neither gloo nor NCCL sends it; as bfloat16 the bits travel as they are.
+    sent = tensor.to_local().view(torch.bfloat16)
+    whole = DTensor.from_local(sent, tensor.device_mesh, tensor.placements, shape=tensor.shape, stride=tensor.stride())
+    return whole.full_tensor().view(torch.int16)
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ RL = GrpoSettings(
 )
 
 
-def fresh(folder: Path) -> Any:
-    return models.load(str(folder), dtype=torch.float32, device=torch.device("cpu"))
+def fresh(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return models.load(str(folder), dtype=dtype, device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -64,15 +65,22 @@ class Stage:
     """A stage in a run's folder, each attempt in a process's worth of fresh objects."""
 
     def __init__(
-        self, folder: Path, model_folder: Path, tokenizer: Any, settings: Optimization, feed: Callable[[], Any]
+        self,
+        folder: Path,
+        model_folder: Path,
+        tokenizer: Any,
+        settings: Optimization,
+        feed: Callable[[], Any],
+        dtype: torch.dtype = torch.float32,
     ):
         folder.mkdir(exist_ok=True)
-        self.folder, self.model_folder, self.tokenizer, self.settings, self.feed = (
+        self.folder, self.model_folder, self.tokenizer, self.settings, self.feed, self.dtype = (
             folder,
             model_folder,
             tokenizer,
             settings,
             feed,
+            dtype,
         )
 
     def attempt(
@@ -96,7 +104,8 @@ class Stage:
             if isinstance(settings, SftSettings)
             else loss.policy(epsilon_low=0.2, epsilon_high=0.2, beta=0.05, temperature=1.0)
         )
-        return fit.fit(run, "stage", fresh(self.model_folder), self.tokenizer, feed, objective, settings, validate)
+        model = fresh(self.model_folder, self.dtype)
+        return fit.fit(run, "stage", model, self.tokenizer, feed, objective, settings, validate)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -114,6 +123,21 @@ def sft(model_folder: Path, tokenizer: Any, examples: list[Example]) -> Callable
         return source.Packed(source.supervised(tokenizer, examples, SFT)[0], SFT, seed=3)
 
     return lambda folder: Stage(folder, model_folder, tokenizer, SFT, feed)
+
+
+@pytest.fixture
+def halved(sft: Any) -> Callable[[Path], Stage]:
+    """The same in bfloat16, two micro-batches a step."""
+
+    def make(folder: Path) -> Stage:
+        stage: Stage = sft(folder)
+        stage.dtype = torch.bfloat16
+        stage.settings = SFT.model_copy(update={"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2})
+        feed = stage.feed
+        stage.feed = lambda: source.Packed(feed().documents, stage.settings, seed=3)  # type: ignore[arg-type]
+        return stage
+
+    return make
 
 
 def by_length(problem: Problem, trace: Trace) -> Verdict:
@@ -207,13 +231,11 @@ def test_the_mean_loss_of_documents_is_their_tokens_mean(model: Any, tokenizer: 
 
 def bits(path: Path) -> tuple[bytes, bytes, str]:
     optimizer = torch.load(path / "state/optimizer.pt", weights_only=True)["state"]
-    moments = b"".join(
-        state[name].numpy().tobytes() for state in optimizer.values() for name in ("exp_avg", "exp_avg_sq")
-    )
+    moments = b"".join(state[name].numpy().tobytes() for state in optimizer.values() for name in sorted(state))
     return (path / "model.safetensors").read_bytes(), moments, (path / "state/trainer.json").read_text()
 
 
-@pytest.mark.parametrize("kind", ["sft", "rl"])
+@pytest.mark.parametrize("kind", ["sft", "halved", "rl"])
 @pytest.mark.parametrize("stops", [[1], [3], [2, 4], [1, 2, 3, 4, 5]], ids=str)
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str, stops: list[int]
@@ -284,6 +306,106 @@ def test_a_finished_stage_takes_no_further_step(sft: Any, tmp_path: Path) -> Non
 
 def test_a_stop_in_the_last_step_is_no_stop(sft: Any, tmp_path: Path) -> None:
     assert sft(tmp_path / "run").attempt(stop_after=6).last.name == "step-000006"
+
+
+# ---- Gradients ------------------------------------------------------------------------------------------------------
+
+
+def micro_batches(number: int) -> list[Batch]:
+    rng = np.random.default_rng(0)
+    weights = np.array([0, *[1] * 8], np.float32)
+    return [
+        pack([Document(f"d{index}", tuple(map(int, rng.integers(0, 200, 9))), weights)], count=8.0)
+        for index in range(number)
+    ]
+
+
+class Look(torch.optim.Optimizer):
+    """Keeps the gradients that it is given, and does nothing with them."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model.parameters(), {"lr": 0.0})
+        self.model = model
+
+    def step(self, closure: Any = None) -> None:
+        self.found = {name: p.grad for name, p in self.model.named_parameters()}
+
+
+def looked_at(model: Any, batches: list[Batch]) -> tuple[dict[str, float], dict[str, Any]]:
+    optimizer = Look(model)
+    return fit.update(model, batches, loss.likelihood, optimizer, 0.0, 1e30, 1), optimizer.found
+
+
+def length(gradients: Mapping[str, Any]) -> float:
+    return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients.values()))
+
+
+def test_in_bfloat16_several_gradients_are_added_in_float32_and_one_is_as_it_comes(model_folder: Path) -> None:
+    model = fresh(model_folder, torch.bfloat16)
+    batches = micro_batches(3)
+    numbers, together = looked_at(model, batches)
+    alone = [looked_at(model, [replace(batch, count=24.0)]) for batch in batches]
+    for name, gradient in together.items():
+        assert gradient.dtype == torch.float32
+        parts = [one[name] for _, one in alone]
+        assert {part.dtype for part in parts} == {torch.bfloat16}
+        total = parts[0].float() + parts[1].float() + parts[2].float()
+        # The tied weight's two parts of one micro-batch, of the head and of the embedding, are added in float32 too.
+        assert float((gradient - total).norm() / total.norm()) < (
+            2**-8 if name == "model.embed_tokens.weight" else 1e-9
+        )
+    assert any(not torch.equal(gradient, gradient.bfloat16().float()) for gradient in together.values())
+    assert numbers["grad_norm"] == pytest.approx(length(together), rel=1e-6)
+    for own, gradients in alone:
+        assert own["grad_norm"] == pytest.approx(length(gradients), rel=1e-6), "no norm is rounded to bfloat16"
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_are_clipped_to_the_norm(model_folder: Path, dtype: torch.dtype) -> None:
+    """Adam forgets any constant factor in its first step, but not between two."""
+    moved = {}
+    for name, limit, factor in (("clipped", 0.01, 1.0), ("scaled", 1e9, None), ("free", 1e9, 1.0)):
+        model = fresh(model_folder, dtype)
+        optimizer = optim.adamw(model, SFT)
+        batch = micro_batches(1)[0]
+        norm = fit.update(model, [batch], loss.likelihood, optimizer, 0.0, 1e9, 1)["grad_norm"]
+        if factor is None:
+            factor = 0.01 / norm
+        batch = replace(batch, weights_K=batch.weights_K * factor)
+        fit.update(model, [batch], loss.likelihood, optimizer, 0.1, limit, 2)
+        moved[name] = torch.cat([weight.detach().float().flatten() for weight in model.parameters()])
+    assert norm > 0.1
+    apart = float((moved["clipped"] - moved["scaled"]).norm() / (moved["free"] - moved["scaled"]).norm())
+    assert apart < (1e-4 if dtype == torch.float32 else 0.1)
+
+
+def test_an_update_reads_the_device_once_however_many_micro_batches(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Reads(TorchDispatchMode):
+        scalars = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.scalars += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    def objective(model: Any, batch: Batch) -> loss.LossSum:
+        total = model.get_input_embeddings().weight.square().sum()
+        return loss.LossSum(total, total.detach()[None], {"entropy": total.detach(), "clipped": torch.tensor(3)})
+
+    lists = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: lists.append(self.shape) or tolist(self))
+    for number in (1, 4):
+        lists.clear()
+        with Reads() as reads:
+            numbers = fit.update(model, micro_batches(number), objective, Look(model), 0.0, 1.0, 1)
+        assert reads.scalars == 0
+        assert lists == [(3 * number + 1,)]
+        assert numbers["clipped"] == pytest.approx(3 / 8)
 
 
 # ---- Not a number ---------------------------------------------------------------------------------------------------

@@ -41,16 +41,24 @@ def test_a_model_from_nothing_has_the_tokenizers_vocabulary_and_ends(tokenizer: 
     assert not made.training
 
 
-def test_in_bfloat16_products_are_rounded_and_weights_and_gradients_are_not(model_folder: Path) -> None:
+def test_in_bfloat16_weights_and_gradients_are_rounded_and_rotary_frequencies_are_not(
+    model_folder: Path, tokenizer: Any
+) -> None:
     exact, rounded = (
         models.load(str(model_folder), dtype=dtype, device=CPU) for dtype in (torch.float32, torch.bfloat16)
     )
-    assert {parameter.dtype for parameter in rounded.parameters()} == {torch.float32}
+    made = models.from_scratch(SHAPE, tokenizer, seed=0, dtype=torch.bfloat16, device=CPU)
+    for model in (rounded, made):
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        frequencies = dict(model.named_buffers())["model.rotary_emb.inv_freq"]
+        assert torch.equal(frequencies, dict(exact.named_buffers())["model.rotary_emb.inv_freq"])
+    for name, parameter in rounded.named_parameters():
+        assert torch.equal(parameter, exact.get_parameter(name).bfloat16())
     logits = [m(input_ids=torch.tensor([[1, 2, 3]]), layout=Packed([3], CPU)).logits for m in (exact, rounded)]
     assert logits[1].dtype == torch.bfloat16
     assert 1e-4 < (logits[0] - logits[1]).abs().max() / logits[0].std() < 0.2
     logits[1].float().logsumexp(-1).sum().backward()
-    assert {parameter.grad.dtype for parameter in rounded.parameters()} == {torch.float32}
+    assert {parameter.grad.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
 
 
 def test_a_folder_that_holds_no_model_or_no_tokenizer_is_named(tmp_path: Path) -> None:
