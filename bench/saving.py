@@ -1,7 +1,7 @@
 """What a checkpoint costs the loop, written in the loop and by `Saver`'s thread: python -m bench.saving [--device cuda]
 
 Qwen3 of 95 million parameters (hidden 640, 12 layers, 32,768 tied tokens) with AdamW's moments, random: 1.1 GB a checkpoint.
-Prints seconds of the loop for each of five saves (on a GPU the first allocates pinned memory), and the longest time for
+Prints seconds of the loop for each of five saves (the first of the thread's makes its memory), and the longest time for
 which the thread kept Python from running. The disk decides much of it.
 """
 
@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from postgrad.domains import arithmetic
 from postgrad.run import hardware
-from postgrad.train import checkpoint, optim
+from postgrad.train import checkpoint, optim, shard
 from postgrad.train.saver import Saver
 from postgrad.train.settings import SftSettings
 
@@ -71,7 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, tokenizer = Path(name), arithmetic.tokenizer()
 
-        taken = checkpoint.snapshot(0, model=model, optimizer=optimizer, trainer=STATE)
+        taken = checkpoint.snapshot(0, model=model, optimizer=optimizer, trainer=STATE, host=shard.HostMemory())
 
         def in_the_loop(step: int) -> None:
             checkpoint.write(folder, replace(taken, step=step), model=model, tokenizer=tokenizer)

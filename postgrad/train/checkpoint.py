@@ -48,14 +48,15 @@ def snapshot(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     trainer: Mapping[str, Any],
+    host: shard.HostMemory,
     ranks: Ranks = ALONE,
 ) -> Snapshot:
-    """Copy what must be saved before the next update changes it. `trainer` is kept as it is, so nobody may change it later.
+    """Copy what must be saved before the next update changes it; the next snapshot into the same `host` changes the copy.
 
-    Costs host memory for weights and optimizer state once more, pinned where they are on a GPU (pinned blocks are as long
-    as the next power of two, and torch keeps them for the next time). Every rank must call it; only rank 0's is whole.
+    `host` comes to hold weights and optimizer state once more; pinned, for a GPU, in blocks of the next power of two.
+    `trainer` is kept as it is, so nobody may change it later. Every rank must call this; only rank 0's is whole.
     """
-    weights, moments = shard.whole_weights(model, ranks), shard.whole_moments(optimizer, ranks)
+    weights, moments = shard.whole_weights(model, host, ranks), shard.whole_moments(optimizer, host, ranks)
     if model.device.type == "cuda":
         # One wait for all copies.
         torch.cuda.current_stream(model.device).synchronize()

@@ -1,8 +1,9 @@
 """Saving beside training: the loop pays for a copy to host memory (`checkpoint.snapshot`); a thread writes, hashes and flushes it.
 
-At most one save is under way, and a second one waits for it, so host memory holds one copy. What the thread meets (a full
-disk) is raised in the loop: by the next `save`, by `wait`, or when the block ends. So a checkpoint is promised by `save`
-and there, whole or not at all, after `wait`. Pruning and the name of the best follow each write, in the same thread.
+At most one save is under way, and a second one waits for it, so host memory holds one copy: weights and optimizer state once
+more, for as long as the stage lasts. What the thread meets (a full disk) is raised in the loop: by the next `save`, by
+`wait`, or when the block ends. So a checkpoint is promised by `save` and there, whole or not at all, after `wait`. Pruning
+and the name of the best follow each write, in the same thread.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 
 from postgrad.ranks import ALONE, Ranks
 from postgrad.run import Failed
-from postgrad.train import checkpoint
+from postgrad.train import checkpoint, shard
 
 GRACE_S = 5.0
 """How long a stop at once (a second Ctrl-C) waits for the save under way."""
@@ -44,13 +45,16 @@ class Saver:
         self.optimizer = optimizer
         self.keep = keep
         self.ranks = ranks
+        self._host = shard.HostMemory()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def save(self, step: int, trainer: Mapping[str, Any]) -> Path:
         """Promise `folder/step-<step>`, then the pruning of others; returns its place. Raises what the save before met."""
         self.wait()
-        taken = checkpoint.snapshot(step, model=self.model, optimizer=self.optimizer, trainer=trainer, ranks=self.ranks)
+        taken = checkpoint.snapshot(
+            step, model=self.model, optimizer=self.optimizer, trainer=trainer, host=self._host, ranks=self.ranks
+        )
         if self.ranks.is_main:
             # A daemon: where a stop at once cannot wait, the process ends and leaves a .tmp folder that counts for nothing.
             self._thread = threading.Thread(target=self._write, args=(taken,), name=f"save {step}", daemon=True)

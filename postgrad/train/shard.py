@@ -101,21 +101,37 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
-def whole_weights(model: Any, ranks: Ranks) -> dict[str, Tensor]:
-    """What rank 0 saves, copied to host memory; every rank must ask. See `_to_host` on when it is there."""
+class HostMemory:
+    """Copies of tensors in host memory that later updates do not reach; the next ones of the same names take their place.
+
+    Making memory costs several times the copy: pages are cleared, and pinned where a GPU writes them.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def copy(self, name: str, tensor: Tensor) -> Tensor:
+        """From a GPU it is there once the stream has been waited for."""
+        if name not in self._held:
+            self._held[name] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+        return self._held[name].copy_(tensor, non_blocking=True)
+
+
+def whole_weights(model: Any, host: HostMemory, ranks: Ranks) -> dict[str, Tensor]:
+    """What rank 0 saves, in host memory; every rank must ask."""
     gathered: dict[int, Tensor] = {}
     weights = {}
     for name, weight in model.state_dict(keep_vars=True).items():
         # Tied weights stay one tensor, so that they are written once.
         if id(weight) not in gathered:
             one = full(weight.detach())
-            gathered[id(weight)] = _to_host(one) if ranks.is_main else one.new_empty(0)
+            gathered[id(weight)] = host.copy(name, one) if ranks.is_main else one.new_empty(0)
         weights[name] = gathered[id(weight)]
     return weights
 
 
-def whole_moments(optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict[str, Any]:
-    """The optimizer's state as one process would have it, copied likewise; every rank must ask."""
+def whole_moments(optimizer: torch.optim.Optimizer, host: HostMemory, ranks: Ranks) -> dict[str, Any]:
+    """The optimizer's state as one process would have it, in host memory; every rank must ask."""
     state = optimizer.state_dict()
     moments: dict[int, dict[str, Tensor]] = {}
     for index, values in state["state"].items():
@@ -123,14 +139,8 @@ def whole_moments(optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict[str, A
         for name, value in values.items():
             one = full(value)
             if ranks.is_main:
-                moments[index][name] = _to_host(one)
+                moments[index][name] = host.copy(f"{index} {name}", one)
     return {**state, "state": moments}
-
-
-def _to_host(tensor: Tensor) -> Tensor:
-    """A copy that later updates do not reach. From a GPU it is there once the stream has been waited for."""
-    host = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-    return host.copy_(tensor, non_blocking=True)
 
 
 def take_weights(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from postgrad.run import Failed
-from postgrad.train import checkpoint, fit, optim
+from postgrad.train import checkpoint, fit, optim, shard
 from postgrad.train.settings import SftSettings
 from tests.conftest import nudge
 
@@ -40,7 +40,7 @@ def _causal() -> Any:
 def save(model: Any, tokenizer: Any, optimizer: torch.optim.Optimizer, tmp_path: Path) -> Any:
     def save(step: int, **trainer: Any) -> Path:
         state = {"tokens": 10 * step, "best_step": None, "best_score": None, "source": {}} | trainer
-        taken = checkpoint.snapshot(step, model=model, optimizer=optimizer, trainer=state)
+        taken = checkpoint.snapshot(step, model=model, optimizer=optimizer, trainer=state, host=shard.HostMemory())
         return checkpoint.write(tmp_path, taken, model=model, tokenizer=tokenizer)
 
     return save

@@ -108,6 +108,19 @@ def test_one_save_is_under_way_at_a_time_and_pruning_follows_each(saver: Saver, 
     assert checkpoint.best(tmp_path).name == "step-000001"
 
 
+def test_a_save_does_not_change_what_the_one_before_it_writes(saver: Saver, disk: SlowDisk, tmp_path: Path) -> None:
+    weight = saver.model.model.norm.weight
+    threading.Timer(0.2, disk.go_on.release, [2]).start()
+    with saver, torch.no_grad():
+        for step in (1, 2):
+            weight.fill_(step)
+            saver.save(step, STATE)
+        weight.fill_(3)
+    for step in (1, 2):
+        saved = type(saver.model).from_pretrained(tmp_path / f"step-{step:06d}").model.norm.weight
+        assert torch.equal(saved, torch.full_like(saved, step))
+
+
 def test_waiting_is_until_it_is_there(saver: Saver, disk: SlowDisk) -> None:
     with saver:
         promised = saver.save(1, STATE)
