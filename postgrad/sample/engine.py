@@ -1,8 +1,9 @@
 """The rollout engine: samples from the live weights, in the trainer's own process.
 
 It calls the very model that is being trained, through the same attention entry (postgrad/attention/), so there is no copy of the weights
-(but for the head's, transposed, on CPU), adapters and half-trained models are sampled as they are, and its log-probabilities agree with
-the trainer's. Who runs when is decided in scheduler.py; keys and values are kept by slots.py on a CPU and by pages.py on a GPU.
+(but for one laid out for reading, on CPU: prepacked.py), adapters and half-trained models are sampled as they are, and its
+log-probabilities agree with the trainer's. Who runs when is decided in scheduler.py; keys and values are kept by slots.py on a CPU and by
+pages.py on a GPU.
 
 Randomness: the uniform behind each token is a function of (seed, step, problem, sample, position), so a trace does not depend
 on which other sequences share its batch (up to rounding in the matrix products).
@@ -21,6 +22,7 @@ import torch
 from postgrad import chat
 from postgrad.records import Problem, Trace
 from postgrad.sample.pages import Pages
+from postgrad.sample.prepacked import prepacked
 from postgrad.sample.request import Finished, Request
 from postgrad.sample.scheduler import Cache, Scheduler
 from postgrad.sample.slots import Slots
@@ -94,7 +96,7 @@ class Engine:
         device = next(self.model.parameters()).device
         make = self.make_cache or (Pages if device.type == "cuda" else _slots)
         rows = min(self.sampling.slots, max(1, len(expected)))
-        with torch.no_grad(), _head(self.model):
+        with torch.no_grad(), prepacked(self.model), _float_logits(self.model):
             yield Scheduler(make(self.model, rows, expected), self._decode_text)
 
     def truncate(self, trace: Trace, tokens: int) -> Trace:
@@ -146,26 +148,21 @@ def _slots(model: Any, rows: int, requests: Sequence[Request]) -> Cache:
 
 
 @contextlib.contextmanager
-def _head(model: Any) -> Iterator[None]:
-    """The output head as sampling wants it, where it is a plain matrix.
+def _float_logits(model: Any) -> Iterator[None]:
+    """On CUDA, logits stay float32 as they are summed, where the output head is a plain matrix.
 
-    On CPU its weights are transposed for as long as they are read and not trained: worth 3 to 4 % of a decoding step at 32 sequences and
-    a vocabulary of 16,384 (LOG.md, 2026-11-23). On CUDA its logits stay float32 as they are summed: a logit of 8 in
-    bfloat16 is kept in steps of 1/16, and the trainer would see other log-probabilities.
+    A logit of 8 in bfloat16 is kept in steps of 1/16, and the trainer would see other log-probabilities.
     """
     head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
+    plain = isinstance(head, torch.nn.Linear) and head.bias is None
+    if not plain or head.weight.device.type != "cuda" or head.weight.dtype == torch.float32:
         yield
         return
-    if head.weight.device.type == "cpu":
-        weight_DV = head.weight.T.contiguous()
-        head.forward = lambda hidden: hidden @ weight_DV
-    elif head.weight.dtype != torch.float32:
-        head.forward = lambda hidden: torch.mm(hidden[0], head.weight.T, out_dtype=torch.float32)[None]
+    head.forward = lambda hidden: torch.mm(hidden[0], head.weight.T, out_dtype=torch.float32)[None]
     try:
         yield
     finally:
-        head.__dict__.pop("forward", None)
+        del head.forward
 
 
 def _ignore(done: int, total: int) -> None:
