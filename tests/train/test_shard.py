@@ -169,13 +169,13 @@ def halved(ranks: Ranks, folder: Path, saved: Path) -> dict[str, Any]:
     numbers = [
         fit.update(model, micro_batches(5), loss.likelihood, optimizer, 1e-3, 1.0, taken, ranks) for taken in (1, 2, 3)
     ]
-    taken = checkpoint.snapshot(3, model=model, optimizer=optimizer, trainer={}, ranks=ranks)
+    taken = checkpoint.snapshot(3, model=model, optimizer=optimizer, trainer={}, host=shard.HostMemory(), ranks=ranks)
     if ranks.size == 1:
         torch.save({"weights": taken.weights, "moments": taken.moments}, saved)
     kept = torch.load(saved)
     shard.take_weights(model, kept["weights"])
     shard.take_moments(optimizer, kept["moments"])
-    again = checkpoint.snapshot(3, model=model, optimizer=optimizer, trainer={}, ranks=ranks)
+    again = checkpoint.snapshot(3, model=model, optimizer=optimizer, trainer={}, host=shard.HostMemory(), ranks=ranks)
     return {
         "numbers": numbers,
         "weights": taken.weights,
