@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from postgrad.attention import Packed
+from postgrad.train import head, instead
 from postgrad.train.logprobs import logprobs_and_entropy
 
 
@@ -165,16 +166,31 @@ class Scores:
 
 
 def score(model: torch.nn.Module, batch: Batch, *, temperature: float = 1.0) -> Scores:
-    """One packed forward pass; the logits of trained tokens only."""
-    logits_KV = model(
+    """One packed forward pass; the logits of trained tokens only, and on CUDA not even those: train/head.py."""
+    if instead.possible(model):
+        logprobs_K, entropy_K = in_head(
+            model, batch, lambda x_KD, w_VD: head.logprobs_and_entropy(x_KD, w_VD, batch.targets_K, temperature)
+        )
+        return Scores(logprobs_K, entropy_K.detach())
+    logits_KV = _output(model, batch)[0].float()
+    if temperature != 1:
+        logits_KV = logits_KV / temperature
+    logprobs_K, entropy_K = logprobs_and_entropy(logits_KV, batch.targets_K)
+    return Scores(logprobs_K, entropy_K)
+
+
+def in_head(model: torch.nn.Module, batch: Batch, compute: instead.Compute) -> list[Tensor]:
+    """One packed forward pass: what `compute` makes of the head's input at the trained tokens, [K, D], and its weight."""
+    return instead.of_logits(model, compute, lambda: _output(model, batch))
+
+
+def _output(model: torch.nn.Module, batch: Batch) -> Tensor:
+    """[1, K, V] logits of the trained tokens, or what stands in for them."""
+    logits: Tensor = model(
         input_ids=batch.input_ids_T[None],
         position_ids=batch.position_ids_T[None],
         logits_to_keep=batch.predictors_K,
         use_cache=False,
         layout=Packed(batch.lengths, batch.input_ids_T.device, batch.parents),
-    ).logits[0]
-    logits_KV = logits_KV.float()
-    if temperature != 1:
-        logits_KV = logits_KV / temperature
-    logprobs_K, entropy_K = logprobs_and_entropy(logits_KV, batch.targets_K)
-    return Scores(logprobs_K, entropy_K)
+    ).logits
+    return logits

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from postgrad.train.batch import Batch, Scores, score
+from postgrad.train import head, instead
+from postgrad.train.batch import Batch, Scores, in_head, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ Objective = Callable[[torch.nn.Module, Batch], LossSum]
 
 def likelihood(model: torch.nn.Module, batch: Batch) -> LossSum:
     """Supervised fine-tuning: -log p(token)."""
+    if instead.possible(model):
+        total, logprobs_K, entropy_K = in_head(
+            model, batch, lambda x_KD, w_VD: head.weighted_nll(x_KD, w_VD, batch.targets_K, batch.weights_K)
+        )
+        return LossSum(total, -logprobs_K.detach(), {"entropy": entropy_K.detach().sum()})
     scores = score(model, batch)
     losses_K = -scores.logprobs_K
     return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), {"entropy": scores.entropy_K.sum()})

@@ -24,7 +24,7 @@ from postgrad.ranks import ALONE, PeerLost, Ranks, joined
 from postgrad.recipes import math_two_stage
 from postgrad.records import Example
 from postgrad.run import Preempted, Run, read_lines
-from postgrad.train import checkpoint, fit, loss, optim, shard, source
+from postgrad.train import checkpoint, fit, instead, loss, optim, shard, source
 from postgrad.train import model as models
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.settings import SftSettings
@@ -135,11 +135,15 @@ def step(ranks: Ranks, folder: Path, number: int, kind: str) -> tuple[dict[str, 
         gradients.update({name: shard.full(p.grad.detach()).clone() for name, p in model.named_parameters()})
 
     optimizer.register_step_pre_hook(look)
-    objective = POLICY if kind == "policy" else loss.likelihood
-    return fit.update(model, micro_batches(number), objective, optimizer, 0.0, 1e30, 1, ranks), gradients
+    objective = POLICY if kind.startswith("policy") else loss.likelihood
+    with pytest.MonkeyPatch.context() as patch:
+        if kind.endswith("in the head"):
+            patch.setattr(instead, "possible", lambda model: True)
+        return fit.update(model, micro_batches(number), objective, optimizer, 0.0, 1e30, 1, ranks), gradients
 
 
 STEPS = [(4, "likelihood"), (5, "likelihood"), (1, "likelihood"), (5, "policy"), (3, "recomputed")]
+STEPS += [(3, "likelihood in the head"), (3, "policy in the head")]
 """How many micro-batches for two ranks: also an odd number, and fewer than ranks."""
 
 
