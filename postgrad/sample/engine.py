@@ -59,6 +59,8 @@ class Engine:
         self.seed = seed
         self.make_cache = make_cache
         self.model: Any = None
+        self._kept: Pages | None = None
+        """On a GPU: the pages of the last rollout, their memory given back, with the graphs that read them."""
         self.step = 0
         self.stops: set[int] = set()
         """Tokens that end a trace: the tokenizer's end of sequence and what the model's generation config adds."""

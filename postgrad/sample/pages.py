@@ -20,12 +20,14 @@ from torch.nn.attention.bias import causal_lower_right
 from postgrad.attention import Packed
 from postgrad.attention.paged import NOWHERE, PAGE, PagedDecode, Plan, gather, plan
 from postgrad.sample.draw import Rule, draw, rule
+from postgrad.sample.region import Region
 from postgrad.sample.request import Request
 from postgrad.sample.scheduler import Prefix, Running, Tokens
 from postgrad.sample.slots import run
 
-SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256)
-"""Rows of a graph; above, multiples of 64."""
+SIZES = (2, 4, 8, 16, 32, 64, 96, 128, 192, 256)
+"""Rows of a graph; above, multiples of 128. A row that only fills up costs little: weights are read once for all. Not 1, for
+which a compiled layer would be compiled again."""
 SHARE = 0.9
 """Of the memory that is free, what the pool may take."""
 
@@ -50,7 +52,7 @@ def shape(model: Any) -> Shape:
 
 class Pages:
     pass_tokens = 16_384
-    steps = 8
+    steps = 16
 
     def __init__(self, model: Any, rows: int, requests: Sequence[Request], *, pages: int | None = None) -> None:
         """`pages`: of the pool; None: what the requests could fill, or what fits."""
@@ -64,7 +66,11 @@ class Pages:
         self.free = list(range(self.pages - 1, NOWHERE, -1))
         dims = (2, self.shape.layers, self.pages, self.shape.heads, PAGE, self.shape.width)
         # Zeros, not empty: a masked place still enters the product with the values as 0 * value, and 0 * NaN is NaN.
-        self.pool = torch.zeros(dims, dtype=model.dtype, device=self.device)
+        size = self.pages * self._bytes()
+        self._region = Region(size, self.device) if self.device.type == "cuda" else None
+        memory = self._region.take()[:size] if self._region else torch.zeros(size, dtype=torch.uint8)
+        self.pool = memory.view(model.dtype).view(dims)
+        self._weights = _addresses(model)
         self._copies: dict[int, int] = {}
         """Page to be filled -> page to copy, before the next pass."""
         self._programs: dict[Any, _Program] = {}
@@ -83,10 +89,43 @@ class Pages:
         """Pages that free memory holds."""
         if self.device.type != "cuda":
             return 1 << 30
-        one = 2 * self.shape.layers * self.shape.heads * PAGE * self.shape.width * self.model.dtype.itemsize
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self.device)
-        return int(SHARE * free / one)
+        return int(SHARE * free / self._bytes())
+
+    def _bytes(self) -> int:
+        """Of one page in all layers."""
+        itemsize: int = self.model.dtype.itemsize
+        return 2 * self.shape.layers * self.shape.heads * PAGE * self.shape.width * itemsize
+
+    # ---- Kept from one rollout to the next ----------------------------------------------------------------------------
+
+    def serves(self, model: Any, rows: int, requests: Sequence[Request]) -> bool:
+        """Whether this cache, with its graphs, is right for these requests too."""
+        wide = all(len(one.prompt_ids) + one.max_tokens <= self.width * PAGE for one in requests)
+        # Its memory is not mapped now, so what is free counts it in.
+        room = self._room()
+        enough = 0.9 * min(self._wanted(requests), room) <= self.pages <= room / SHARE
+        same = model is self.model and _addresses(model) == self._weights
+        return same and rows <= self.rows and wide and enough
+
+    @property
+    def empty(self) -> bool:
+        return len(self.free) == self.pages - 1
+
+    def wake(self) -> None:
+        if self._region is not None:
+            self._region.take()
+
+    def sleep(self) -> None:
+        """Give the memory of keys and values back; graphs stay, and find it where it was."""
+        if self._region is not None:
+            self._region.give_back()
+
+    def close(self) -> None:
+        self._programs.clear()
+        if self._region is not None:
+            self._region.close()
 
     def fits(self, request: Request) -> str | None:
         tokens = len(request.prompt_ids) + request.max_tokens
@@ -157,7 +196,7 @@ class Pages:
         # Those who share pages stand together.
         order = sorted(range(len(running)), key=lambda row: running[row].place[0])
         ordered = [running[row] for row in order]
-        rows = next((size for size in SIZES if size >= len(ordered)), -(-len(ordered) // 64) * 64)
+        rows = next((size for size in SIZES if size >= len(ordered)), -(-len(ordered) // 128) * 128)
         shared = [len(one.prefix.ids) // PAGE if one.prefix.running > 1 else 0 for one in ordered]
         places = [one.place[: self._pages_of(one)] for one in ordered]
         at = plan(places, shared, heads=self.shape.heads, group=self.shape.group, rows=rows, width=self.width)
@@ -177,13 +216,19 @@ class Pages:
 
 def _state(ordered: Sequence[Running], rows: int, steps: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Newest tokens [B], their positions [B] and the uniforms of the next tokens [steps, B]."""
-    ids_B, positions_B = torch.zeros(rows, dtype=torch.long), torch.zeros(rows, dtype=torch.long)
+    padding = [0] * (rows - len(ordered))
+    ids_B = torch.tensor([one.newest for one in ordered] + padding)
+    positions_B = torch.tensor([one.cached for one in ordered] + padding)
     uniforms_SB = np.full((most, rows), 0.5)
     for row, one in enumerate(ordered):
-        ids_B[row], positions_B[row] = one.newest, one.cached
         next_S = one.uniforms[len(one.ids) : len(one.ids) + steps]
         uniforms_SB[: len(next_S), row] = next_S
     return ids_B, positions_B, torch.from_numpy(uniforms_SB)
+
+
+def _addresses(model: Any) -> list[int]:
+    """Where the weights are: what graphs read."""
+    return [weight.data_ptr() for weight in model.parameters()]
 
 
 class _Program:
