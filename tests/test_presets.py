@@ -144,6 +144,9 @@ def test_the_paper_preset_leaves_nothing_to_our_defaults() -> None:
     unused = {"data.arithmetic", "model.scratch"}
     # Their weights are 0.
     unused |= {"rl.rewards.overlong_buffer", "rl.rewards.repetition_ngram"}
+    # No server, no correction for one.
+    unused |= {name for name in loaded.places if name.startswith("rl.vllm.")}
+    unused |= {f"rl.vllm_importance_sampling_{name}" for name in ("mode", "clip_max")}
     # Where it runs and who is told.
     unused |= {"model.device", "report_to"}
     assert {key for key, place in loaded.places.items() if place == "default"} - unused == set()

@@ -28,6 +28,7 @@ class Curve:
 
 
 _LOGP = "sampling/sampling_logp_difference"
+_RATIO = "sampling/importance_sampling_ratio"
 
 
 CURVES = (
@@ -60,11 +61,17 @@ CURVES = (
         percent=True,
     ),
     Curve(
-        "Engine and trainer agree",
+        "Sampler and trainer agree",
         "difference of log-probability, nats",
         ((f"{_LOGP}/mean", "mean"), (f"{_LOGP}/max", "largest")),
         log=True,
         note="|sampled − recomputed|, on the tokens of a step.",
+    ),
+    Curve(
+        "Correction of the sampler's mismatch",
+        "factor of a token's loss",
+        ((f"{_RATIO}/mean", "mean"), (f"{_RATIO}/max", "largest"), (f"{_RATIO}/min", "smallest")),
+        note="trainer's by sampler's probability, bounded as rl.vllm_importance_sampling_mode says.",
     ),
     Curve("KL to the reference", "nats a token", (("kl", "k3 estimate"),), only_if_moving=True),
     Curve(

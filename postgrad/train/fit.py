@@ -181,8 +181,10 @@ def update(
         for name, value in one.sums.items():
             sums[name] = sums.get(name, 0.0) + value
     peaks = {name: max(one.peaks[name] for one in told) for name in told[0].peaks}
+    lows = {name: min(one.lows[name] for one in told) for name in told[0].lows}
     return (
         peaks
+        | lows
         | {"loss": total, "grad_norm": norm, "learning_rate": rate}
         | {name: value / trained for name, value in sums.items()}
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from postgrad.train import head, instead
 from postgrad.train.batch import Batch, Scores, in_head, score
+from postgrad.train.mismatch import Correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class LossSum:
     """For the log, detached: sums over trained tokens. `fit` divides by the step's number of trained tokens."""
     peaks: dict[str, Tensor] = field(default_factory=dict)
     """For the log, detached: largest values, of which `fit` takes the largest."""
+    lows: dict[str, Tensor] = field(default_factory=dict)
+    """For the log, detached: smallest values, of which `fit` takes the smallest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,19 @@ class Told:
     total: float
     sums: dict[str, float]
     peaks: dict[str, float]
+    lows: dict[str, float]
 
 
 def read(losses: Sequence[LossSum], *others: Tensor) -> tuple[list[Told], list[float]]:
     """Losses and other scalars as numbers. The device is waited for once, however many there are."""
-    scalars = [value for one in losses for value in (one.total.detach(), *one.sums.values(), *one.peaks.values())]
-    numbers = iter(torch.stack([value.double() for value in (*scalars, *others)]).tolist())
-    told = [
-        Told(next(numbers), *({name: next(numbers) for name in of} for of in (one.sums, one.peaks))) for one in losses
+    named = [(one.sums, one.peaks, one.lows) for one in losses]
+    scalars = [
+        value
+        for one, parts in zip(losses, named, strict=True)
+        for value in (one.total.detach(), *(value for part in parts for value in part.values()))
     ]
+    numbers = iter(torch.stack([value.double() for value in (*scalars, *others)]).tolist())
+    told = [Told(next(numbers), *({name: next(numbers) for name in part} for part in parts)) for parts in named]
     return told, list(numbers)
 
 
@@ -62,17 +69,19 @@ def likelihood(model: torch.nn.Module, batch: Batch) -> LossSum:
     return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), {"entropy": scores.entropy_K.sum()})
 
 
-def policy(*, epsilon_low: float, epsilon_high: float, beta: float, temperature: float) -> Objective:
+def policy(
+    *, epsilon_low: float, epsilon_high: float, beta: float, temperature: float, correct: Correction | None = None
+) -> Objective:
     """The clipped policy gradient of PPO and GRPO, with an optional KL to a reference.
 
         ratio = exp(logp - logp_old)
-        loss  = -min(ratio * A, clip(ratio, 1 - epsilon_low, 1 + epsilon_high) * A) + beta * k3
+        loss  = -min(ratio * A, clip(ratio, 1 - epsilon_low, 1 + epsilon_high) * A) * c + beta * k3
         k3    = exp(logp_ref - logp) - (logp_ref - logp) - 1
 
     GRPO: arXiv 2402.03300; the higher upper bound: DAPO, arXiv 2503.14476; k3: Schulman, "Approximating KL divergence".
     Streams: `advantages`; `old_logprobs` where several steps share a rollout (without it the policy is its own old one and
-    the ratio is 1 with gradient); `ref_logprobs` where beta > 0; `sampled_logprobs`, the engine's own, to measure its
-    agreement with the trainer.
+    the ratio is 1 with gradient); `ref_logprobs` where beta > 0; `sampled_logprobs`, the sampler's own, to measure its
+    agreement with the trainer and, where `correct` is given, for the factor c of train/mismatch.py (else 1).
     """
 
     def objective(model: torch.nn.Module, batch: Batch) -> LossSum:
@@ -82,12 +91,21 @@ def policy(*, epsilon_low: float, epsilon_high: float, beta: float, temperature:
             epsilon_low=epsilon_low,
             epsilon_high=epsilon_high,
             beta=beta,
+            correct=correct,
         )
 
     return objective
 
 
-def policy_loss(scores: Scores, batch: Batch, *, epsilon_low: float, epsilon_high: float, beta: float) -> LossSum:
+def policy_loss(
+    scores: Scores,
+    batch: Batch,
+    *,
+    epsilon_low: float,
+    epsilon_high: float,
+    beta: float,
+    correct: Correction | None = None,
+) -> LossSum:
     logprobs_K = scores.logprobs_K
     advantages_K = batch.streams_K["advantages"]
     old_K = batch.streams_K.get("old_logprobs", logprobs_K.detach())
@@ -102,14 +120,21 @@ def policy_loss(scores: Scores, batch: Batch, *, epsilon_low: float, epsilon_hig
         "clip_ratio/high_mean": high_K.sum(),
         "clip_ratio/region_mean": (low_K | high_K).sum(),
     }
+    peaks, lows = {}, {}
+    if "sampled_logprobs" in batch.streams_K:
+        # `old_K` is the trainer's own view of the weights that were sampled from, in the first step on a rollout and the last.
+        difference_K = old_K - batch.streams_K["sampled_logprobs"]
+        sums["sampling/sampling_logp_difference/mean"] = difference_K.abs().sum()
+        peaks["sampling/sampling_logp_difference/max"] = difference_K.abs().max()
+        if correct is not None:
+            factors_K = correct(difference_K, batch)
+            losses_K = losses_K * factors_K
+            sums["sampling/importance_sampling_ratio/mean"] = factors_K.sum()
+            peaks["sampling/importance_sampling_ratio/max"] = factors_K.max()
+            lows["sampling/importance_sampling_ratio/min"] = factors_K.min()
     if beta:
         log_ratio_K = batch.streams_K["ref_logprobs"] - logprobs_K
         k3_K = log_ratio_K.exp() - log_ratio_K - 1
         losses_K = losses_K + beta * k3_K
         sums["kl"] = k3_K.detach().sum()
-    peaks = {}
-    if "sampled_logprobs" in batch.streams_K:
-        difference_K = (batch.streams_K["sampled_logprobs"] - logprobs_K.detach()).abs()
-        sums["sampling/sampling_logp_difference/mean"] = difference_K.sum()
-        peaks["sampling/sampling_logp_difference/max"] = difference_K.max()
-    return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), sums, peaks)
+    return LossSum((losses_K * batch.weights_K).sum(), losses_K.detach(), sums, peaks, lows)

@@ -104,8 +104,48 @@ class RewardSettings(Settings):
         return self
 
 
+class VllmSettings(Settings):
+    """A vLLM server to sample with: one that runs, or one that stage two starts and ends."""
+
+    server_base_url: str | None = Field(
+        None, description="of a running server, as in http://host:8000; null: start one with the rest of this section"
+    )
+    executable: str = Field("vllm", description="the command, which may be in another environment than this one")
+    devices: str | None = Field(
+        None, description="GPUs of the server as CUDA_VISIBLE_DEVICES names them, as in 1,2; null: the trainer's own"
+    )
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share one copy of the model")
+    gpu_memory_utilization: float = Field(
+        0.3, gt=0, lt=1, description="share of a GPU's memory that the server takes and keeps"
+    )
+
+    @model_validator(mode="after")
+    def _devices_suffice(self) -> VllmSettings:
+        given = 1 if self.devices is None else len(self.devices.split(","))
+        if self.tensor_parallel_size > given:
+            raise ValueError(
+                f"tensor_parallel_size={self.tensor_parallel_size} and devices={self.devices!r} names {given}: name as many GPUs, none of "
+                "them the trainer's"
+            )
+        return self
+
+
 class GrpoSettings(Optimization):
     """Group-relative policy optimisation."""
+
+    sampler: Literal["engine", "vllm"] = Field(
+        "engine",
+        description="what rollouts and validations are sampled with: the engine in this process, or a vLLM server",
+    )
+    vllm: VllmSettings = VllmSettings()
+    vllm_importance_sampling_correction: bool | None = Field(
+        None,
+        description="weigh losses by trainer / sampler probabilities; null: where sampler is vllm, whose numbers differ",
+    )
+    vllm_importance_sampling_mode: Literal["token_truncate", "sequence_mask"] = Field(
+        "sequence_mask", description="by token, cut at clip_max; or by sequence, 0 above clip_max"
+    )
+    vllm_importance_sampling_clip_max: float = Field(3.0, ge=1, description="the bound of those ratios")
 
     prompts_per_step: PositiveInt = Field(description="problems sampled for one rollout")
     num_generations: int = Field(8, ge=2, description="G, the group: samples of one problem")

@@ -211,10 +211,6 @@ class Rollouts:
             self._in_flight = self._micro_batches(groups)
             self._score_references(model)
             step = Step(self._packed(), numbers, [row for group in groups for row in _rows(group)])
-            # The model moves away from what the engine sampled with, so their agreement can be measured once.
-            self._in_flight = [
-                ([_without(d, "sampled_logprobs") for d in documents], count) for documents, count in self._in_flight
-            ]
         else:
             step = Step(self._packed())
         if not step.batches:
@@ -378,11 +374,6 @@ def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list
 
 def _scaled(document: Document, factor: float) -> Document:
     return replace(document, weights=document.weights * np.float32(factor))
-
-
-def _without(document: Document, stream: str) -> Document:
-    streams = {name: values for name, values in document.streams.items() if name != stream}
-    return replace(document, streams=streams)
 
 
 @torch.no_grad()

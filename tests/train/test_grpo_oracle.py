@@ -10,6 +10,7 @@ TRL runs with use_bias_correction_kl off: on, which is its default, it multiplie
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from postgrad import chat
 from postgrad.domains import arithmetic
 from postgrad.records import Graded, Problem, Status, Trace, Verdict
 from postgrad.sample.scripted import Said, Scripted
-from postgrad.train import advantage, loss, reward, source
+from postgrad.train import advantage, loss, mismatch, reward, source
 from postgrad.train import model as models
 from postgrad.train.settings import GrpoSettings
 from tests.conftest import nudge
@@ -39,6 +40,11 @@ SCRIPT = [
     *((Said(" (3)1-8=3 wait (3)1-8=3"), 1.25), (Said(CUT[:24], "length"), 0.0)),
 ]
 REWARDS = {said.text: value for said, value in SCRIPT}
+UNSAID = [-1.0] * len(SCRIPT)
+"""The sampler's log-probability of every token of each line, where nobody looks at it."""
+
+
+CORRECTION = ("vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max")
 
 
 def encoder(tokenizer: Any) -> Callable[[str], list[int]]:
@@ -59,10 +65,13 @@ def always_correct(problem: Problem, trace: Trace) -> Verdict:
     return Verdict(Status.CORRECT, 1.0)
 
 
-def our_rollouts(tokenizer: Any, reference: Any, settings: GrpoSettings) -> source.Rollouts:
+def our_rollouts(
+    tokenizer: Any, reference: Any, settings: GrpoSettings, logprobs: Sequence[float] = UNSAID
+) -> source.Rollouts:
+    script = [replace(said, logprob=logprob) for (said, _), logprob in zip(SCRIPT, logprobs, strict=True)]
     return source.Rollouts(
         arithmetic.problems("train", PROMPTS, min_steps=2, max_steps=5, seed=3),
-        Scripted([said for said, _ in SCRIPT], encoder(tokenizer)),
+        Scripted(script, encoder(tokenizer)),
         always_correct,
         reward.weighted((1.0, "scripted_rewards", scripted_reward)),
         advantage.group_std,
@@ -73,7 +82,14 @@ def our_rollouts(tokenizer: Any, reference: Any, settings: GrpoSettings) -> sour
     )
 
 
-def trl_trainer(stock: Any, tokenizer: Any, prompts: list[str], settings: GrpoSettings, out: Path) -> Any:
+def trl_trainer(
+    stock: Any,
+    tokenizer: Any,
+    prompts: list[str],
+    settings: GrpoSettings,
+    out: Path,
+    logprobs: Sequence[float] = UNSAID,
+) -> Any:
     """A GRPOTrainer that takes its completions from the script."""
     trl = oracle.trl()
     from datasets import Dataset, disable_progress_bars
@@ -84,7 +100,9 @@ def trl_trainer(stock: Any, tokenizer: Any, prompts: list[str], settings: GrpoSe
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
         assert len(prompts) == len(SCRIPT)
         prompt_ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-        return {"prompt_ids": prompt_ids, "completion_ids": [encode(said.text) for said, _ in SCRIPT], "logprobs": None}
+        ids = [encode(said.text) for said, _ in SCRIPT]
+        said = [[logprob] * len(one) for one, logprob in zip(ids, logprobs, strict=True)]
+        return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": said}
 
     def scripted_rewards(completions: list[str], **_: Any) -> list[float]:
         return [REWARDS[text] for text in completions]
@@ -94,7 +112,7 @@ def trl_trainer(stock: Any, tokenizer: Any, prompts: list[str], settings: GrpoSe
     config = trl.GRPOConfig(
         **{
             name: getattr(settings, name)
-            for name in (*shared, "temperature", "beta", "epsilon", "epsilon_high", "loss_type")
+            for name in (*shared, *CORRECTION, "temperature", "beta", "epsilon", "epsilon_high", "loss_type")
         },
         mask_truncated_completions=settings.mask_truncated_completions,
         gradient_accumulation_steps=micro_batches,
@@ -112,6 +130,10 @@ def trl_trainer(stock: Any, tokenizer: Any, prompts: list[str], settings: GrpoSe
         processing_class=tokenizer,
         rollout_func=rollout,
     )
+    if settings.vllm_importance_sampling_correction:
+        # The completions come from the script, so of vLLM only the correction is left.
+        trainer.use_vllm = True
+        trainer._last_loaded_step = trainer.state.global_step
     # Its own loop would set this.
     trainer.current_gradient_accumulation_steps = micro_batches
     stock.train()
@@ -202,3 +224,80 @@ def test_loss_gradients_and_metrics_are_trls(
         for name in [*steps, "kl"] if beta else steps:
             assert numbers[name] > 0.01, f"{name} of 0 compares nothing"
             assert numbers[name] == pytest.approx(theirs[name][0], rel=1e-5), name
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing. is deprecated:FutureWarning", "ignore:You are using 'rollout_func':UserWarning"
+)
+@pytest.mark.parametrize("micro_batches", [1, 6])
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "truncated masked"])
+@pytest.mark.parametrize("mode", mismatch.MODES)
+def test_the_correction_of_the_samplers_mismatch_is_trls(
+    model: Any, stock: Any, tokenizer: Any, tmp_path: Path, mode: Any, masked: bool, micro_batches: int, measured: Any
+) -> None:
+    """The sampler's log-probability of each line is near the trainer's mean, so that ratios fall on both sides of the bound."""
+    settings = GrpoSettings(
+        max_steps=2,
+        learning_rate=1e-3,
+        prompts_per_step=PROMPTS,
+        num_generations=GROUP,
+        per_device_train_batch_size=len(SCRIPT) // micro_batches,
+        num_iterations=2,
+        max_completion_length=MAX_COMPLETION,
+        temperature=TEMPERATURE,
+        epsilon=EPSILON,
+        epsilon_high=EPSILON_HIGH,
+        loss_type="dapo",
+        mask_truncated_completions=masked,
+        vllm_importance_sampling_correction=True,
+        vllm_importance_sampling_mode=mode,
+        rewards={"accuracy": 1.0, "max_length": MAX_COMPLETION},
+    )
+    whole = settings.model_copy(update={"mask_truncated_completions": False, "per_device_train_batch_size": 12})
+    (known,) = our_rollouts(tokenizer, None, whole).step(model, 0).batches
+    # Batches stand by length inside a group; a line is known by its tokens.
+    means = {
+        tuple(known.targets_K[mine].tolist()): float(known.streams_K["old_logprobs"][mine].mean())
+        for document in range(len(SCRIPT))
+        for mine in [known.document_K == document]
+    }
+    encode = encoder(tokenizer)
+    near = [means[tuple(encode(said.text))] + 0.15 * (-1) ** place for place, (said, _) in enumerate(SCRIPT)]
+    rollouts = our_rollouts(tokenizer, None, settings, near)
+    first = rollouts.step(model, 0)
+    by_text = {problem.prompt[-1].content: problem for problem in rollouts.problems}
+    rendered = [chat.prompt_text(tokenizer, by_text[row["prompt"]].prompt) for row in first.rows]
+    trainer = trl_trainer(stock, tokenizer, rendered[::GROUP], settings, tmp_path, near)
+    inputs = trainer._generate_and_score_completions([{"prompt": prompt} for prompt in rendered])
+
+    for policy in (model, stock):
+        nudge(policy, by=0.01, seed=7)
+    correct = mismatch.MODES[mode](settings.vllm_importance_sampling_clip_max)
+    objective = loss.policy(
+        epsilon_low=EPSILON, epsilon_high=EPSILON_HIGH, beta=0.0, temperature=TEMPERATURE, correct=correct
+    )
+    numbers, gradients = oracle.updated(model, rollouts.step(model, 1).batches, objective)
+    total = 0.0
+    for rows in source.chunks(range(len(SCRIPT)), settings.per_device_train_batch_size):
+        part = {name: value[rows] if value.ndim else value for name, value in inputs.items()}
+        value = trainer._compute_loss(stock, part)
+        value.backward()
+        total += float(value.detach())
+
+    assert measured("corrected loss against TRL", abs(numbers["loss"] - total) / max(abs(total), 0.1)) < TOLERANCE
+    assert measured("corrected gradient against TRL", oracle.distance(gradients, oracle.gradients(stock))) < TOLERANCE
+    theirs = trainer._metrics["train"]
+    for name in ("mean", "max"):
+        key = f"sampling/sampling_logp_difference/{name}"
+        assert numbers[key] == pytest.approx(theirs[key][0], rel=1e-5), key
+    ratio = "sampling/importance_sampling_ratio"
+    bound = settings.vllm_importance_sampling_clip_max
+    if mode == "token_truncate":
+        assert numbers[f"{ratio}/max"] == pytest.approx(bound), "the bound is met"
+        # TRL's mean is over tokens here; for sequences it is over sequences, where ours stays over tokens.
+        assert numbers[f"{ratio}/mean"] == pytest.approx(theirs[f"{ratio}/mean"][0], rel=1e-5)
+    else:
+        assert numbers[f"{ratio}/min"] == 0, "a sequence is left out"
+    # A masked completion has no token in ours; in TRL its sequence's ratio is 1.
+    for name in ("min", "max"):
+        assert numbers[f"{ratio}/{name}"] == pytest.approx(theirs[f"{ratio}/{name}"][0], rel=1e-5), name

@@ -255,7 +255,7 @@ def test_groups_in_flight_are_restored_to_the_last_bit(model: Any, tokenizer: An
     for taken in (1, 2):
         again = restored.step(None, taken)
         same(again.batches, going.step(model, taken).batches)
-        assert set(again.batches[0].streams_K) == {"advantages", "old_logprobs"}
+        assert set(again.batches[0].streams_K) == {"advantages", "old_logprobs", "sampled_logprobs"}
         assert not again.rows, "what was sampled once is shown once"
     assert restored.sampler.asked == []
     later = [feed.step(model, 3) for feed in (going, restored)]
