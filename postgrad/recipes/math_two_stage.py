@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -220,7 +221,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         return _with_system(replace(problem, reference=problem.reference or trace), config)
 
     problems = {name: [ready(problem) for problem in checked.kept] for name, checked in golds.items()}
-    _check_stage_two(config.rl, problems["rl"], tokenizer)
+    _check_stage_two(config, run.ranks, problems["rl"], tokenizer)
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)
     write_jsonl(folder / "sft.jsonl", (_with_system(example, config) for example in examples))
@@ -282,7 +283,7 @@ def supervise(config: Config, run: Run, base: str) -> str:
     packed = source.Packed(documents, config.sft, seed=config.seed)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:
-        numbers = _sampled(config, run, model, tokenizer, validation, step)
+        numbers = _sampled(run, model, _engine(config, tokenizer), validation, step)
         if unseen:
             numbers["eval_loss"] = fit.mean_loss(model, unseen, ranks=run.ranks)
         return {**numbers, "eval_score": -numbers["eval_loss"] if unseen else numbers["eval_accuracy"]}
@@ -293,8 +294,7 @@ def supervise(config: Config, run: Run, base: str) -> str:
 
 def shorten(config: Config, run: Run, start: str) -> str:
     """Stage two: GRPO from stage one's model; goes on from the shortest-spoken checkpoint that is still as accurate."""
-    from postgrad.sample.engine import Engine, Sampling
-    from postgrad.train import advantage, fit, loss, reward, source
+    from postgrad.train import advantage, fit, loss, mismatch, reward, source
     from postgrad.train.order import check_order
     from postgrad.verify import maths
 
@@ -307,40 +307,40 @@ def shorten(config: Config, run: Run, start: str) -> str:
     run.write_json("reward_order.json", order.to_summary())
     if order.inverted_share_same_style:
         run.event("rl", 0, "warning", f"a wrong answer can out-earn a right one of the same form: {order.examples[0]}")
-    sampling = Sampling(
-        max_tokens=rl.max_completion_length,
-        temperature=rl.temperature,
-        top_p=rl.top_p,
-        top_k=rl.top_k,
-        min_p=rl.min_p,
-        max_prompt_tokens=rl.max_prompt_length,
-        slots=config.eval.batch_size,
-    )
     credit = advantage.group_std if rl.scale_rewards == "group" else advantage.group_mean
-    rollouts = source.Rollouts(
-        problems,
-        Engine(tokenizer, sampling, seed=config.seed),
-        maths.boxed,
-        rewards,
-        credit,
-        rl,
-        tokenizer,
-        seed=config.seed,
-        reference=reference,
-        ranks=run.ranks,
-    )
     high = rl.epsilon if rl.epsilon_high is None else rl.epsilon_high
-    objective = loss.policy(epsilon_low=rl.epsilon, epsilon_high=high, beta=rl.beta, temperature=rl.temperature)
-    before = _sampled(config, run, model, tokenizer, validation, 0)
+    corrected = rl.sampler == "vllm" if (given := rl.vllm_importance_sampling_correction) is None else given
+    correction = mismatch.MODES[rl.vllm_importance_sampling_mode](rl.vllm_importance_sampling_clip_max)
+    objective = loss.policy(
+        epsilon_low=rl.epsilon,
+        epsilon_high=high,
+        beta=rl.beta,
+        temperature=rl.temperature,
+        correct=correction if corrected else None,
+    )
+    with _samplers(config, run, start, tokenizer, [*problems, *validation]) as (training, measuring):
+        rollouts = source.Rollouts(
+            problems,
+            training,
+            maths.boxed,
+            rewards,
+            credit,
+            rl,
+            tokenizer,
+            seed=config.seed,
+            reference=reference,
+            ranks=run.ranks,
+        )
+        before = _sampled(run, model, measuring, validation, 0)
 
-    def validate(model: Any, step: int) -> Mapping[str, float]:
-        numbers = _sampled(config, run, model, tokenizer, validation, step)
-        kept = numbers["eval_accuracy"] >= before["eval_accuracy"] - config.eval.max_accuracy_loss
-        # Among checkpoints as accurate as the start the shortest-spoken one is best; any of them beats all the others.
-        score = 1 - numbers["eval_tokens"] / rl.max_completion_length if kept else numbers["eval_accuracy"] - 1
-        return {**numbers, "eval_score": score}
+        def validate(model: Any, step: int) -> Mapping[str, float]:
+            numbers = _sampled(run, model, measuring, validation, step)
+            kept = numbers["eval_accuracy"] >= before["eval_accuracy"] - config.eval.max_accuracy_loss
+            # Among checkpoints as accurate as the start the shortest-spoken one is best; any of them beats all the others.
+            score = 1 - numbers["eval_tokens"] / rl.max_completion_length if kept else numbers["eval_accuracy"] - 1
+            return {**numbers, "eval_score": score}
 
-    fitted = fit.fit(run, "rl", model, tokenizer, rollouts, objective, rl, validate)
+        fitted = fit.fit(run, "rl", model, tokenizer, rollouts, objective, rl, validate)
     return str(fitted.best.relative_to(run.folder))
 
 
@@ -503,11 +503,20 @@ def plan(config: Config) -> dict[str, str]:
 # ---- Small pieces ---------------------------------------------------------------------------------------------------
 
 
-def _check_stage_two(rl: GrpoSettings, problems: Sequence[Problem], tokenizer: Any) -> None:
+def _check_stage_two(config: Config, ranks: Ranks, problems: Sequence[Problem], tokenizer: Any) -> None:
     """Raises ValueError for what stage two would refuse, which would be hours later."""
     from postgrad import chat
+    from postgrad.sample import vllm
     from postgrad.train import reward
 
+    rl = config.rl
+    if rl.sampler == "vllm":
+        vllm.logprobs_mode(_rolled_out(config), _measured(config))
+        if ranks.size > 1:
+            raise ValueError(
+                f"rl.sampler=vllm with {ranks.size} ranks: the weights of a divided model are not sent yet; train on one GPU, with the "
+                "server on others (rl.vllm.devices), or set rl.sampler=engine"
+            )
     if len(problems) < rl.prompts_per_step:
         raise ValueError(f"{len(problems)} rl problems are fewer than rl.prompts_per_step={rl.prompts_per_step}")
     reward.from_settings(rl.rewards, rl.max_completion_length, problems)
@@ -578,39 +587,106 @@ def _dtype(config: Config) -> Any:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
 
 
+def _folder(run: Run, path: str) -> str:
+    """Where the model of a stage is: in the run's folder, or as given."""
+    return str(run.folder / path) if (run.folder / path / "config.json").is_file() else path
+
+
 def _load(config: Config, run: Run, path: str, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     """A model and its tokenizer; divided among `ranks` if it is to be trained, whole on each rank if it is measured."""
     from postgrad.train import model as models
 
-    folder = str(run.folder / path) if (run.folder / path / "config.json").is_file() else path
+    folder = _folder(run, path)
     device = models.resolve_device(config.model.device)
     return models.load(folder, dtype=_dtype(config), device=device, ranks=ranks), models.load_tokenizer(folder)
 
 
 def _engine(config: Config, tokenizer: Any) -> Any:
-    from postgrad.sample.engine import Engine, Sampling
+    from postgrad.sample.engine import Engine
+
+    # Another stream than training's, so that measuring never sees the uniforms of a rollout.
+    return Engine(tokenizer, _measured(config), seed=config.seed + 1)
+
+
+def _rolled_out(config: Config) -> Any:
+    """How rollouts are sampled."""
+    from postgrad.sample.engine import Sampling
+
+    rl = config.rl
+    return Sampling(
+        max_tokens=rl.max_completion_length,
+        temperature=rl.temperature,
+        top_p=rl.top_p,
+        top_k=rl.top_k,
+        min_p=rl.min_p,
+        max_prompt_tokens=rl.max_prompt_length,
+        slots=config.eval.batch_size,
+    )
+
+
+def _measured(config: Config) -> Any:
+    """How traces are sampled to be measured."""
+    from postgrad.sample.engine import Sampling
 
     wanted = config.eval
-    sampling = Sampling(
+    return Sampling(
         max_tokens=wanted.max_tokens,
         temperature=wanted.temperature,
         top_p=wanted.top_p,
         min_p=wanted.min_p,
         slots=wanted.batch_size,
     )
-    # Another stream than training's, so that measuring never sees the uniforms of a rollout.
-    return Engine(tokenizer, sampling, seed=config.seed + 1)
 
 
-def _sampled(
-    config: Config, run: Run, model: Any, tokenizer: Any, problems: Sequence[Problem], step: int
-) -> dict[str, float]:
+@contextmanager
+def _samplers(
+    config: Config, run: Run, start: str, tokenizer: Any, problems: Sequence[Problem]
+) -> Iterator[tuple[Any, Any]]:
+    """Stage two's samplers, for rollouts and for validation. A server that is started for them lives as long as the block."""
+    from postgrad import chat
+    from postgrad.sample import vllm
+    from postgrad.sample.engine import Engine
+
+    rollout, measured = _rolled_out(config), _measured(config)
+    if config.rl.sampler == "engine":
+        yield Engine(tokenizer, rollout, seed=config.seed), _engine(config, tokenizer)
+        return
+    from postgrad.sample.vllm.client import Client
+    from postgrad.sample.vllm.server import Server, started
+    from postgrad.sample.vllm.weights import Publisher
+
+    with ExitStack() as stack:
+        wanted = config.rl.vllm
+        if wanted.server_base_url is not None:
+            server = Server(wanted.server_base_url)
+        else:
+            longest = max(len(chat.prompt_ids(tokenizer, problem.prompt)) for problem in problems)
+            server = stack.enter_context(
+                started(
+                    _folder(run, start),
+                    run.folder / "vllm.log",
+                    devices=wanted.devices,
+                    executable=wanted.executable,
+                    dtype=config.model.dtype,
+                    logprobs_mode=vllm.logprobs_mode(rollout, measured) or "processed_logprobs",
+                    max_model_len=longest + max(rollout.max_tokens, measured.max_tokens),
+                    tensor_parallel_size=wanted.tensor_parallel_size,
+                    gpu_memory_utilization=wanted.gpu_memory_utilization,
+                )
+            )
+        publisher = Publisher(Client(server))
+        yield (
+            vllm.VllmSampler(publisher, tokenizer, rollout, seed=config.seed),
+            vllm.VllmSampler(publisher, tokenizer, measured, seed=config.seed + 1),
+        )
+
+
+def _sampled(run: Run, model: Any, sampler: Any, problems: Sequence[Problem], step: int) -> dict[str, float]:
     """Accuracy and mean tokens on validation problems, one trace each."""
     from postgrad.evals import benchmark
     from postgrad.train import shard
     from postgrad.verify import maths
 
-    sampler = _engine(config, tokenizer)
     sampler.follow(model, step)
     with shard.whole(model):
         mine = benchmark.grade(sampler, maths.boxed, run.ranks.share(problems), 1)
