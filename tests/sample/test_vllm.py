@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -74,6 +75,15 @@ def test_no_problem_asks_nothing(fake: Fake, sampler: Any) -> None:
     assert sampler().sample([], 4) == []
     assert sampler().sample(PROBLEMS[:2], 0) == [[], []]
     assert not fake.asked
+
+
+def test_it_samples_where_a_loop_runs_already(fake: Fake, sampler: Any) -> None:
+    """As in a notebook."""
+
+    async def cell() -> Any:
+        return sampler().sample(PROBLEMS[:1], 2)
+
+    assert len(asyncio.run(cell())[0]) == 2
 
 
 def test_many_requests_are_bounded_by_slots(fake: Fake, sampler: Any) -> None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from postgrad import chat
 from postgrad.records import Problem, Trace
 from postgrad.run import Failed
-from postgrad.sample.vllm.client import Passing, completion
+from postgrad.sample.vllm.client import Passing, completion, run
 
 if TYPE_CHECKING:
     from postgrad.sample.engine import Sampling
@@ -81,7 +81,7 @@ class VllmSampler:
         if not self.vocabulary:
             raise ValueError(f"{self.client.url} follows no model: call follow(model, step) first")
         prompts = [self._prompt(problem) for problem in problems]
-        traces = asyncio.run(self._all([(*both, i) for both in zip(problems, prompts, strict=True) for i in range(n)]))
+        traces = run(self._all([(*both, i) for both in zip(problems, prompts, strict=True) for i in range(n)]))
         return [traces[start : start + n] for start in range(0, len(traces), n)] if n else [[] for _ in problems]
 
     async def _all(self, wanted: Sequence[tuple[Problem, list[int], int]]) -> list[Trace]:

@@ -11,7 +11,8 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -44,6 +45,16 @@ class Patience:
     attempts: int = 5
     wait: float = 0.5
     """Before the second attempt; doubles up to 30, less a random half."""
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What it returns or raises; in a thread of its own where the caller's has a loop already, as a notebook's has."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 class Passing(Exception):
@@ -92,9 +103,7 @@ class Client:
     ) -> dict[str, Any]:
         """What a control endpoint answers."""
         wait = seconds or self.patience.control
-        return asyncio.run(
-            self.asking(method, path, body, what=path, seconds=wait, read=_object, attempts=attempts, hint=hint)
-        )
+        return run(self.asking(method, path, body, what=path, seconds=wait, read=_object, attempts=attempts, hint=hint))
 
     def phase(self, path: str, body: Mapping[str, Any]) -> None:
         """One step of an update: once, since a second call after an unknown first could leave half of each."""
@@ -131,7 +140,7 @@ class Client:
 
     def facts(self) -> Facts:
         """Wait until the server answers, then let it say what it is. Raises Failed where it cannot be what is needed."""
-        asyncio.run(self._until_healthy())
+        run(self._until_healthy())
         version = self.ask("GET", "/version").get("version")
         found = re.match(r"(\d+)\.(\d+)", str(version))
         if not found or (int(found[1]), int(found[2])) < OLDEST:
