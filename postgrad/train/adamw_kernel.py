@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -16,20 +14,20 @@ BLOCK = 1024
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _adamw(
-    weight: Any,
-    residual: Any,
-    gradient: Any,
-    mean: Any,
-    square: Any,
-    scale: Any,
-    numel: Any,
-    keep: Any,
-    beta2: Any,
-    new1: Any,
-    new2: Any,
-    stride: Any,
-    root2: Any,
-    eps: Any,
+    weight,
+    residual,
+    gradient,
+    mean,
+    square,
+    scale,
+    numel,
+    keep,
+    beta2,
+    new1,
+    new2,
+    stride,
+    root2,
+    eps,
     BFLOAT16: tl.constexpr,
     MASTER: tl.constexpr,
     BLOCK: tl.constexpr,
