@@ -12,7 +12,7 @@ from postgrad.train.adamw import Factors
 BLOCK = 1024
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _adamw(
     weight,
     residual,
