@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_a_peer_that_is_not_installed_is_told_of(tmp_path: Path) -> None:
         assert row["peer"] is None
         assert row["ratio"] is None
         assert row["ours"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [[], ["--sweep"]], ids=["table", "sweep"])
+def test_the_kernels_table_in_miniature(asked: list[str]) -> None:
+    command = [sys.executable, "-m", "bench.gpu.kernels", "--tiny", *asked]
+    interpreted = {**os.environ, "TRITON_INTERPRET": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=interpreted)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("error of logp, H, dhidden, dweight") == 2
 
 
 @pytest.mark.slow

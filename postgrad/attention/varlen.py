@@ -24,9 +24,9 @@ from torch import Tensor
 
 def can(query: Tensor) -> bool:
     """Whether the kernel computes this: half precision on Ampere or newer, heads of a multiple of 8 up to 256."""
-    half = query.dtype in (torch.bfloat16, torch.float16)
+    half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
     width = query.shape[-1]
-    return query.is_cuda and half and width % 8 == 0 and width <= 256 and torch.cuda.get_device_capability() >= (8, 0)
+    return half and width % 8 == 0 and width <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ def flash_backward(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse_HT: Tensor, part: Part, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, where p = exp(scale * q k - lse) for the part's pairs."""
-    # Two arguments are the dropout's random state, which is not read without dropout.
-    unread = part.cum_q
+    # The dropout's random state, which is not read without dropout.
+    unread = torch.empty(2, dtype=torch.uint64, device=query.device)
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
         gradient, query, key, value, out, lse_HT, part.cum_q, part.cum_k, part.longest_q, part.longest_k,
         0.0, part.causal, unread, unread, scale=scale,

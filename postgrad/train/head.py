@@ -41,7 +41,9 @@ def logprobs_and_entropy(
     if not _tiled(hidden_KD):
         logits_KV = (hidden_KD @ weight_VD.T).float()
         return logprobs.logprobs_and_entropy(logits_KV if temperature == 1 else logits_KV / temperature, targets_K)
-    logprobs_K, entropy_K = _LogProbs.apply(hidden_KD, weight_VD, targets_K, temperature)  # type: ignore[no-untyped-call]
+    # Kernels start on the current device, wherever their tensors are.
+    with torch.cuda.device_of(hidden_KD):
+        logprobs_K, entropy_K = _LogProbs.apply(hidden_KD, weight_VD, targets_K, temperature)  # type: ignore[no-untyped-call]
     return logprobs_K, entropy_K
 
 
@@ -52,7 +54,8 @@ def weighted_nll(
     if not _tiled(hidden_KD) or not torch.is_grad_enabled():
         logprobs_K, entropy_K = logprobs_and_entropy(hidden_KD, weight_VD, targets_K)
         return -(logprobs_K * weights_K).sum(), logprobs_K.detach(), entropy_K
-    total, logprobs_K, entropy_K = _Nll.apply(hidden_KD, weight_VD, targets_K, weights_K)  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(hidden_KD):
+        total, logprobs_K, entropy_K = _Nll.apply(hidden_KD, weight_VD, targets_K, weights_K)  # type: ignore[no-untyped-call]
     return total, logprobs_K, entropy_K
 
 
@@ -123,7 +126,7 @@ class _Nll(torch.autograd.Function):
 
         rows, vocabulary, widest = len(hidden_KD), len(weight_VD), WIDTHS[1]
         to_hidden_KD = torch.empty_like(hidden_KD) if ctx.needs_input_grad[0] else None
-        to_weight_VD = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
+        to_weight_VD = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
         # Rows of whole blocks of 128, as the products compute them, spread evenly over the groups.
         most = max(128, KEPT // vocabulary // 128 * 128)
         step = -(-rows // -(-rows // most))
@@ -148,7 +151,7 @@ class _Nll(torch.autograd.Function):
             if to_hidden_KD is not None:
                 product(gradient_RV, weight_VD, to_hidden_KD[start : start + step])
             if to_weight_VD is not None:
-                add_product(gradient_RV.T, part_RD, to_weight_VD)
+                (add_product if start else product)(gradient_RV.T, part_RD, to_weight_VD)
         ctx.gradients = to_hidden_KD, to_weight_VD
         logprobs_K, entropy_K, _ = (torch.cat(parts) for parts in zip(*found, strict=True))
         ctx.mark_non_differentiable(logprobs_K, entropy_K)
@@ -157,7 +160,8 @@ class _Nll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # In place, so once only. As a matrix, because a number would be rounded to the gradients' type before it multiplies them.
-        found, ctx.gradients = ctx.gradients, None
+        found, ctx.gradients = ctx.gradients, ()
+        assert found, "the gradients of a likelihood are given out once"
         by_11 = gradients[0].float().view(1, 1)
         return *(None if one is None else torch.mul(one, by_11, out=one) for one in found), None, None
 
