@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
@@ -16,7 +15,7 @@ from postgrad.records import Message, Problem
 from postgrad.run import Failed
 from postgrad.sample import vllm
 from postgrad.sample.engine import Sampling
-from postgrad.sample.vllm.client import Patience
+from postgrad.sample.vllm.client import Patience, run
 
 PROBLEMS = [Problem(f"p{i}", (Message("user", f"{i} + {i} ="),), str(2 * i)) for i in range(5)]
 ASK = "/v1/completions"
@@ -83,7 +82,7 @@ def test_it_samples_where_a_loop_runs_already(fake: Fake, sampler: Any) -> None:
     async def cell() -> Any:
         return sampler().sample(PROBLEMS[:1], 2)
 
-    assert len(asyncio.run(cell())[0]) == 2
+    assert len(run(cell())[0]) == 2
 
 
 def test_many_requests_are_bounded_by_slots(fake: Fake, sampler: Any) -> None:
