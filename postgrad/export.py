@@ -200,7 +200,7 @@ def verl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     }
     model = {
         "path": config["model"]["path"] or "MODEL",
-        "enable_gradient_checkpointing": rl["gradient_checkpointing"],
+        "enable_gradient_checkpointing": bool(rl["gradient_checkpointing"]),
     }
     actor_rollout_ref = {"model": model, "actor": actor, "rollout": rollout}
     if rl["beta"] > 0:
@@ -253,7 +253,6 @@ def _trl_optimization(stage: Mapping[str, Any], config: Mapping[str, Any]) -> di
         "adam_beta2",
         "adam_epsilon",
         "max_grad_norm",
-        "gradient_checkpointing",
         "save_steps",
         "save_total_limit",
         "per_device_train_batch_size",
@@ -264,6 +263,7 @@ def _trl_optimization(stage: Mapping[str, Any], config: Mapping[str, Any]) -> di
         schedule = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": floor}}
     return {
         **{name: stage[name] for name in same},
+        "gradient_checkpointing": bool(stage["gradient_checkpointing"]),
         **schedule,
         "bf16": config["model"]["dtype"] == "bfloat16",
         "seed": config["seed"],

@@ -458,7 +458,9 @@ def plan(config: Config) -> dict[str, str]:
         assert config.model.scratch is not None, "Model has exactly one origin"
         made = models.scratch_config(config.model.scratch.model_dump(), _scratch_tokenizer())
     shape = memory.shape(made)
-    number_bytes = 2 if config.model.dtype == "bfloat16" else 4
+    dtype, device = config.model.dtype, config.model.device
+    # A GPU that is named need not be in the machine that plans for it.
+    on_cuda = device.startswith("cuda") or (device == "auto" and models.resolve_device(device).type == "cuda")
     rl = config.rl
     completions = rl.prompts_per_step * rl.num_generations
     sequence = rl.max_prompt_length + rl.max_completion_length
@@ -467,35 +469,37 @@ def plan(config: Config) -> dict[str, str]:
     def size(count: float) -> str:
         return f"{count / memory.GIB:.2f} GiB"
 
-    rows = {"model": f"{shape.parameters:,} parameters, computing in {config.model.dtype}"}
+    def state(of: Any, micro_batches: int, *, reference: bool = False) -> str:
+        held = memory.state(
+            shape, dtype=dtype, master_weights=of.master_weights, micro_batches=micro_batches, reference=reference
+        )
+        return f"{size(held)} state"
+
+    def activations(of: Any, tokens: int, trained: int) -> str:
+        peak = memory.activations(
+            shape, tokens, trained, dtype=dtype, recomputed=of.gradient_checkpointing, on_cuda=on_cuda
+        )
+        return f"at most {size(peak)} activations"
+
+    rows = {"model": f"{shape.parameters:,} parameters in {dtype}"}
     if config.sft:
         sft = config.sft
         tokens = sft.rows_per_step * sft.max_length
-        peak = memory.activations(
-            shape,
-            sft.per_device_train_batch_size * sft.max_length,
-            sft.per_device_train_batch_size * sft.max_length,
-            number_bytes=number_bytes,
-            recomputed=sft.gradient_checkpointing,
-        )
+        row = sft.per_device_train_batch_size * sft.max_length
         rows |= {
             "sft batch": f"{sft.per_device_train_batch_size} rows x {sft.gradient_accumulation_steps} micro-batches x {sft.max_length} tokens",
             "sft tokens": f"at most {tokens:,} a step x {sft.last_step:,} steps = {tokens * sft.last_step:,}",
-            "sft memory": f"{size(memory.state(shape, reference=False))} state + at most {size(peak)} activations",
+            "sft memory": f"{state(sft, sft.gradient_accumulation_steps)} + {activations(sft, row, row)}",
         }
-    peak = memory.activations(
-        shape,
-        rl.per_device_train_batch_size * sequence,
-        rl.per_device_train_batch_size * rl.max_completion_length,
-        number_bytes=number_bytes,
-        recomputed=rl.gradient_checkpointing,
-    )
-    held = memory.cache(shape, min(config.eval.batch_size, completions), sequence, number_bytes=number_bytes)
+    batch = rl.per_device_train_batch_size
+    peak = activations(rl, batch * sequence, batch * rl.max_completion_length)
+    held = memory.cache(shape, min(config.eval.batch_size, completions), sequence, dtype=dtype)
     rows |= {
         "rl batch": f"{rl.prompts_per_step} prompts x {rl.num_generations} generations = {completions} completions "
         f"= {completions // rl.per_device_train_batch_size} micro-batches x {rl.per_device_train_batch_size}",
         "rl steps": f"{rl.last_step:,} updates on {rollouts:,} rollouts = {completions * rollouts:,} completions of at most {rl.max_completion_length:,} tokens",
-        "rl memory": f"{size(memory.state(shape, reference=rl.beta > 0))} state + at most {size(peak)} activations + {size(held)} cache",
+        "rl memory": f"{state(rl, completions // batch, reference=rl.beta > 0)} + {peak} + {size(held)} cache",
+        "ranks": f"R of them divide a step's micro-batches and hold 1/R of the state each, and all weights, {size(shape.parameters * memory.BYTES[dtype])}, while sampling",
     }
     return rows
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from postgrad.ranks import ALONE, Ranks
 from postgrad.run import Failed, Preempted, Run
-from postgrad.train import checkpoint, loss, optim, shard, source
+from postgrad.train import checkpoint, layers, loss, optim, shard, source
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.loss import LossSum, Objective
 from postgrad.train.saver import Saver
@@ -59,10 +59,7 @@ def fit(
     """
     folder, ranks = run.folder / "checkpoints" / stage, run.ranks
     optimizer = optim.adamw(model, settings)
-    if settings.gradient_checkpointing:
-        # Renamed within transformers 5.
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+    layers.prepare(model, compiled=settings.torch_compile, recomputed=settings.gradient_checkpointing)
 
     # Once: go on from where an earlier process stopped.
     taken, tokens = 0, 0

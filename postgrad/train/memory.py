@@ -1,9 +1,16 @@
 """How much memory each phase of a run wants: counted for weights, gradients, optimizer and cache, estimated for activations.
 
-    weights 4 N, gradients 4 N, AdamW 8 N bytes (N parameters, all float32: train/model.py), a reference 4 N
+    bytes of a parameter     float32   bfloat16
+    weight                   4         2
+    residual of its master   -         2            train/adamw.py; none without master_weights
+    AdamW's moments          8         8
+    gradient                 4         2            4 where a step has several micro-batches: they are added up in float32
+    weight of a reference    4         2
+
     cache   slots * length * layers * 2 * key-value width * bytes
-    activations, for each token and layer, about 10 hidden + 2 query width + 4 key-value width + 4 intermediate numbers
-    kept for the backward pass (one hidden alone where they are recomputed); logits: 3 float32 copies of K rows
+    activations, for each token and layer, about 10 hidden + 2 query width + 4 key-value width + 4 intermediate numbers kept for
+    the backward pass; one hidden alone where they are recomputed, the outputs of products and attention where selectively
+    head    3 float32 copies of K rows of logits; on CUDA at most about 0.7 GiB of tiles (train/head.py)
 
 The estimate leaves out what the allocator and the framework keep for themselves.
 """
@@ -11,9 +18,12 @@ The estimate leaves out what the allocator and the framework keep for themselves
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 GIB = 2**30
+BYTES = {"float32": 4, "bfloat16": 2}
+TILES = 700 * 2**20
+Recomputed = bool | Literal["selective"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +58,26 @@ def shape(config: Any) -> Shape:
     )
 
 
-def state(of: Shape, *, reference: bool) -> int:
-    """Bytes that training holds all the time."""
-    return of.parameters * (16 + 4 * reference)
+def state(of: Shape, *, dtype: str, master_weights: bool, micro_batches: int, reference: bool) -> int:
+    """Bytes that training holds all the time, over all ranks together."""
+    weight = BYTES[dtype]
+    residual = 2 if dtype == "bfloat16" and master_weights else 0
+    gradient = weight if micro_batches == 1 else 4
+    return of.parameters * (weight + residual + 8 + gradient + weight * reference)
 
 
-def activations(of: Shape, tokens: int, trained: int, *, number_bytes: int, recomputed: bool) -> int:
+def activations(of: Shape, tokens: int, trained: int, *, dtype: str, recomputed: Recomputed, on_cuda: bool) -> int:
     """Bytes at the peak of one micro-batch of `tokens`, `trained` of them with a loss."""
     layer = 10 * of.hidden + 2 * of.query_width + 4 * of.kv_width + 4 * of.intermediate
-    kept = of.layers * of.hidden + layer if recomputed else of.layers * layer
-    return tokens * kept * number_bytes + 3 * 4 * trained * of.vocabulary
+    kept = {
+        False: of.layers * layer,
+        True: of.layers * of.hidden + layer,
+        "selective": of.layers * (3 * of.hidden + 2 * of.query_width + 2 * of.kv_width + 2 * of.intermediate) + layer,
+    }[recomputed]
+    head = 3 * 4 * trained * of.vocabulary
+    return tokens * kept * BYTES[dtype] + (min(head, TILES) if on_cuda else head)
 
 
-def cache(of: Shape, slots: int, length: int, *, number_bytes: int) -> int:
+def cache(of: Shape, slots: int, length: int, *, dtype: str) -> int:
     """Bytes of the engine's keys and values."""
-    return slots * length * of.layers * 2 * of.kv_width * number_bytes
+    return slots * length * of.layers * 2 * of.kv_width * BYTES[dtype]

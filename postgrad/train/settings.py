@@ -33,7 +33,14 @@ class Optimization(Settings):
         "false saves 2 bytes a parameter and loses every change below half a bfloat16's spacing, 0.2 to 0.4 % of the weight",
     )
     max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this global norm")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    gradient_checkpointing: bool | Literal["selective"] = Field(
+        False,
+        description="recompute activations in the backward pass: true all of a layer's, selective those that are cheap (without "
+        "torch_compile: all but outputs of matrix products and attention)",
+    )
+    torch_compile: bool = Field(
+        False, description="compile each layer; the first step and the first rollout take minutes longer"
+    )
     save_steps: PositiveInt = Field(100, description="steps between checkpoints")
     save_total_limit: PositiveInt = Field(2, description="how many recent checkpoints to keep besides the best")
     eval_steps: PositiveInt = Field(50, description="steps between validations")

@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from postgrad.ranks import Ranks
+from postgrad.train.layers import decoder_layers
 
 
 def shard(model: Any, ranks: Ranks, device: torch.device) -> Any:
@@ -38,9 +39,8 @@ def shard(model: Any, ranks: Ranks, device: torch.device) -> Any:
             f"{ranks.size} ranks for {torch.cuda.device_count()} GPUs: give torchrun that --nproc-per-node"
         )
     mesh = init_device_mesh(device.type, (ranks.size,))
-    layers = [part for part in model.modules() if type(part).__name__ in (model._no_split_modules or ())]
     # The model itself too: its embeddings would stay whole after a validation, and nothing may see them so.
-    for part in [*layers, model]:
+    for part in [*decoder_layers(model), model]:
         # Ranks' gradients are added up in float32, whatever the weights are.
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
         fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)

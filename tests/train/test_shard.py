@@ -24,7 +24,7 @@ from postgrad.ranks import ALONE, PeerLost, Ranks, joined
 from postgrad.recipes import math_two_stage
 from postgrad.records import Example
 from postgrad.run import Preempted, Run, read_lines
-from postgrad.train import checkpoint, fit, instead, loss, optim, shard, source
+from postgrad.train import checkpoint, fit, instead, layers, loss, optim, shard, source
 from postgrad.train import model as models
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.settings import SftSettings
@@ -127,7 +127,9 @@ def step(ranks: Ranks, folder: Path, number: int, kind: str) -> tuple[dict[str, 
     """Numbers and gradients of one update that moves nothing."""
     model = load(folder, ranks)
     if kind == "recomputed":
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        layers.prepare(model, compiled=False, recomputed=True)
+    if kind == "compiled":
+        layers.prepare(model, compiled=True, recomputed="selective", backend="aot_eager")
     gradients = {}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 
@@ -151,6 +153,9 @@ def all_steps(ranks: Ranks, folder: Path) -> list[Any]:
     return [step(ranks, folder, *one) for one in STEPS]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # as in test_decoder_layers
 @pytest.mark.parametrize("size", [2, 3])
 def test_loss_and_gradient_are_those_of_one_process(
     tmp_path: Path, model_folder: Path, size: int, measured: Any
@@ -160,6 +165,13 @@ def test_loss_and_gradient_are_those_of_one_process(
         for (numbers, gradients), (wanted, whole) in zip(found, alone, strict=True):
             assert numbers == pytest.approx(wanted, rel=1e-6)
             assert measured(f"gradient, {size} ranks", apart(gradients, whole)) < 1e-6
+
+
+def test_compiled_and_recomputed_layers_are_divided_too(tmp_path: Path, model_folder: Path) -> None:
+    wanted, whole = step(ALONE, model_folder, 3, "likelihood")
+    for numbers, gradients in together(tmp_path / "ranks", step, model_folder, 3, "compiled"):
+        assert numbers == pytest.approx(wanted, rel=1e-6)
+        assert apart(gradients, whole) < 1e-6
 
 
 # ---- bfloat16 -------------------------------------------------------------------------------------------------------
