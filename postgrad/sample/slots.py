@@ -130,21 +130,26 @@ class _Decode:
         self.positions_B = positions_B
         self.rows_B = torch.arange(len(positions_B), device=positions_B.device)
         self.longest = int(positions_B.max()) + 1
-        self.mask_B11L = (torch.arange(self.longest, device=positions_B.device) <= positions_B[:, None])[:, None, None]
+        later_BL = torch.arange(self.longest, device=positions_B.device) > positions_B[:, None]
+        # Numbers, because torch would turn truth values into them anew in every layer.
+        self.mask_B11L = torch.zeros(later_BL.shape, device=positions_B.device).masked_fill_(later_BL, -torch.inf)[
+            :, None, None
+        ]
 
     def __call__(self, layer: int, query_1HTd: Tensor, key_1KTd: Tensor, value_1KTd: Tensor, scale: float) -> Tensor:
         keys_SKLd, values_SKLd = self.slots._layer(layer, key_1KTd[0], value_1KTd[0])
         keys_SKLd[self.rows_B, :, self.positions_B] = key_1KTd[0].transpose(0, 1)
         values_SKLd[self.rows_B, :, self.positions_B] = value_1KTd[0].transpose(0, 1)
-        out_BH1d = F.scaled_dot_product_attention(
-            query_1HTd[0].transpose(0, 1)[:, :, None],
+        # A key head's G queries stand where a sequence's tokens do, so that its keys are read once for all of them.
+        query_BKGd = query_1HTd[0].transpose(0, 1).unflatten(1, (key_1KTd.shape[1], -1))
+        out_BKGd = F.scaled_dot_product_attention(
+            query_BKGd,
             keys_SKLd[: len(self.rows_B), :, : self.longest],
             values_SKLd[: len(self.rows_B), :, : self.longest],
-            attn_mask=self.mask_B11L,
+            attn_mask=self.mask_B11L.to(query_BKGd.dtype),
             scale=scale,
-            enable_gqa=query_1HTd.shape[1] != key_1KTd.shape[1],
         )
-        return out_BH1d[:, :, 0].transpose(0, 1)[None]
+        return out_BKGd.flatten(1, 2).transpose(0, 1)[None]
 
 
 def run(model: Any, ids_T: Tensor, positions_T: Tensor, layout: Any, *, keep: int) -> Tensor:
