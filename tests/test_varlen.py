@@ -213,7 +213,7 @@ def test_the_kernel_is_the_grouped_way_in_a_model() -> None:
             input_ids=torch.cat(pieces)[None], position_ids=torch.cat(positions)[None], use_cache=False, layout=layout
         ).logits
         found.append(logits.float())
-    assert (found[0] - found[1]).norm() < 0.02 * found[1].norm()
+    assert (found[0] - found[1]).norm() < 0.05 * found[1].norm()
 
 
 # ---- In compiled layers -------------------------------------------------------------------------------------------------

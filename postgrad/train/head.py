@@ -84,8 +84,9 @@ class _LogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_KD: Tensor, weight_VD: Tensor, targets_K: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        sums = _Sums(targets_K, temperature)
-        for first, weight_ND, logits_KN in _tiles(hidden_KD, weight_VD, _width(len(hidden_KD))):
+        widest = _width(len(hidden_KD))
+        sums = _Sums(targets_K, temperature, widest)
+        for first, weight_ND, logits_KN in _tiles(hidden_KD, weight_VD, widest):
             sums.absorb(product(hidden_KD, weight_ND.T, logits_KN), first)
         logprobs_K, entropy_K, lse_K = sums.done()
         ctx.save_for_backward(hidden_KD, weight_VD, targets_K, lse_K)
@@ -138,7 +139,7 @@ class _Nll(torch.autograd.Function):
         for start in range(0, rows, step):
             part_RD, ids_R, part_R = (x[start : start + step] for x in (hidden_KD, targets_K, -weights_K.float()))
             size = len(part_RD)
-            sums = _Sums(ids_R, 1.0)
+            sums = _Sums(ids_R, 1.0, widest)
             for tile, (first, weight_ND, logits_RN) in enumerate(_tiles(part_RD, weight_VD, widest)):
                 product(part_RD, weight_ND.T, logits_RN)
                 sums.absorb(logits_RN, first, kept_RV[:, first:], references_NR[tile])
@@ -169,9 +170,9 @@ class _Nll(torch.autograd.Function):
 class _Sums:
     """What a row's logits come to, tile by tile."""
 
-    def __init__(self, targets_K: Tensor, temperature: float) -> None:
+    def __init__(self, targets_K: Tensor, temperature: float, widest: int) -> None:
         self.targets_K = targets_K.contiguous()
-        self.inverse = 1 / temperature
+        self.inverse, self.widest = 1 / temperature, widest
         # Finite, so that the first tile's 0 * (old - new maximum) is 0.
         self.peaks_K = torch.full_like(targets_K, -1e30, dtype=torch.float32)
         self.totals_K, self.products_K, self.chosen_K = torch.zeros(3, len(targets_K), device=targets_K.device)
@@ -186,7 +187,7 @@ class _Sums:
             logits_KN, logits_KN.stride(0), first, width, self.inverse, self.targets_K,
             self.peaks_K, self.totals_K, self.products_K, self.chosen_K,
             kept_KN, 0 if kept_KN is None else kept_KN.stride(0), references_K,
-            WIDTH=logits_KN.stride(0), KEEP=kept_KN is not None, num_warps=8,
+            WIDTH=self.widest, KEEP=kept_KN is not None, num_warps=8,
         )  # fmt: skip
 
     def done(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -124,3 +125,25 @@ def test_logits_changed_behind_the_head_are_noticed_whatever_the_config_calls_it
     monkeypatch.setattr(instead, "possible", lambda model: True)
     with pytest.raises(AssertionError, match="GraniteForCausalLM changes its logits"):
         score(made(granite), batch())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the head's own way is CUDA's")
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)], ids=str)
+@pytest.mark.parametrize("numbers", [by_logprobs, by_likelihood])
+def test_on_a_gpu_numbers_and_gradients_are_those_of_a_cpu(
+    numbers: Any, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(QWEN)
+    told = numbers(model)
+    told[0].backward()
+    wanted = torch.cat([p.grad.flatten() for p in model.parameters()])
+    there = batch().to(torch.device("cuda"))
+    monkeypatch.setattr(sys.modules[__name__], "batch", lambda: there)
+    model = made(QWEN).to("cuda", dtype)
+    assert instead.possible(model)
+    found = numbers(model)
+    found[0].backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    for a, b in zip(found, told, strict=True):
+        assert (a.cpu() - b).norm() < bound * b.norm()
+    assert (gradient.cpu().float() - wanted).norm() < bound * wanted.norm()
