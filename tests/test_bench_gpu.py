@@ -18,17 +18,54 @@ from bench.gpu.place import Place, text, tokenizer
 from bench.gpu.row import Row, agree
 from postgrad.report.results import results_table
 
+ROOT = Path(__file__).parents[1]
+VLLM = """
+import torch
+from types import SimpleNamespace as Told
+from transformers import AutoModelForCausalLM
+
+__version__ = "of this test"
+SamplingParams = Told
+
+
+class LLM:
+    def __init__(self, *, model, skip_tokenizer_init, dtype, max_model_len, max_num_seqs, gpu_memory_utilization, seed):
+        assert skip_tokenizer_init
+        self.model = AutoModelForCausalLM.from_pretrained(model)
+        self.empty = False
+
+    def reset_prefix_cache(self):
+        self.empty = True
+
+    def generate(self, prompts, sampling_params, *, use_tqdm):
+        made = [self.one(p.prompt_token_ids, how) for p, how in zip(prompts, sampling_params, strict=True)]
+        assert self.empty or len(prompts) == 1, "a round would find the prompts of the last"
+        self.empty = False
+        return made
+
+    @torch.no_grad()
+    def one(self, prompt, how):
+        ids, logprobs = list(prompt), []
+        for _ in range(how.max_tokens):
+            scores = self.model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+            ids.append(int(scores.argmax()))
+            logprobs.append({ids[-1]: Told(logprob=float(scores.max()))})
+        return Told(outputs=[Told(token_ids=ids[len(prompt):], logprobs=logprobs)])
+"""
+"""As much of vLLM as the row calls: the greedy tokens of the same folder."""
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(torch.device("cpu"), torch.float32, tiny=True, rounds=1, scratch=tmp_path)
 
 
-def measured(tmp_path: Path, *rows: str) -> dict[str, dict[str, Any]]:
+def measured(tmp_path: Path, *rows: str, path: Path = ROOT) -> dict[str, dict[str, Any]]:
     """Rows as the command prints them, from a process of its own: the peers' warnings are not ours to fail on."""
     results = tmp_path / "results" / "bench-gpu.json"
     command = [sys.executable, "-m", "bench.gpu", "--tiny", "--rounds", "1", "--results", str(results), *rows]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    environment = {**os.environ, "PYTHONPATH": f"{path}:{ROOT}"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     told = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [one["name"] for one in told] == list(rows)
@@ -39,7 +76,7 @@ def measured(tmp_path: Path, *rows: str) -> dict[str, dict[str, Any]]:
 
 
 def test_rows_beside_trl_and_transformers(tmp_path: Path) -> None:
-    rows = measured(tmp_path, "limits", "sft-0.6b", "rollout-0.6b", "grpo-0.6b")
+    rows = measured(tmp_path, "limits", "sft-0.6b", "rollout-0.6b", "grpo-0.6b", "head")
     assert "TRL" in rows["sft-0.6b"]["peer_name"]
     assert set(rows["sft-0.6b"]["twin"]) == {
         "loss, TRL wrapped, float32 weights",
@@ -56,6 +93,17 @@ def test_a_peer_that_is_not_installed_is_told_of(tmp_path: Path) -> None:
         assert row["peer"] is None
         assert row["ratio"] is None
         assert row["ours"] > 0
+
+
+def test_vllm_runs_in_a_process_of_its_own_on_the_same_weights(tmp_path: Path) -> None:
+    fake = tmp_path / "path" / "vllm"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text(VLLM)
+    (fake / "inputs.py").write_text("from types import SimpleNamespace as TokensPrompt\n")
+    row = measured(tmp_path, "groups-0.6b", path=fake.parent)["groups-0.6b"]
+    assert row["peer_name"] == "vLLM of this test"
+    assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=1e-3)
+    assert row["twin"]["log-probability, vLLM"] < 1e-5
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ import datasets
 import torch
 import transformers
 
-from bench.gpu import grpo, length, limits, rollout, serve, sft, two
+from bench.gpu import grpo, head, length, limits, rollout, serve, sft, two
 from bench.gpu.place import Place
 from bench.gpu.row import Row
 from postgrad.run import commit, hardware, write_json
@@ -42,6 +42,7 @@ ROWS: dict[str, Callable[[Place], Row]] = {
     "groups-0.6b": lambda place: serve.row(place, "0.6b", serve.groups, "16 to a prompt"),
     "groups-4b": lambda place: serve.row(place, "4b", serve.groups, "16 to a prompt"),
     "grpo-0.6b": lambda place: grpo.row(place, "0.6b"),
+    "head": head.row,
     "length": lambda place: length.row(place, "0.6b"),
     "two-gpus-sft": lambda place: two.row(place, "0.6b", "sft"),
     "two-gpus-grpo": lambda place: two.row(place, "0.6b", "grpo"),

@@ -15,8 +15,8 @@ from typing import Any
 
 
 def main() -> None:
-    # Without FlashInfer's package its sampler cannot be asked for.
-    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+    # Without FlashInfer's package its sampler cannot be asked for; and nobody is told of what was run.
+    os.environ |= {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_NO_USAGE_STATS": "1"}
     import vllm
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
