@@ -95,11 +95,35 @@ class Engine:
         """A scheduler to add, cancel and step by oneself. `expected` says for how long and how many requests room is made."""
         if self.model is None:
             raise ValueError("the engine follows no model yet: call follow(model, step) first")
-        device = next(self.model.parameters()).device
-        make = self.make_cache or (Pages if device.type == "cuda" else _slots)
         rows = min(self.sampling.slots, max(1, len(expected)))
-        with torch.no_grad(), prepacked(self.model), _float_logits(self.model):
-            yield Scheduler(make(self.model, rows, expected), self._decode_text)
+        with contextlib.ExitStack() as held:
+            held.enter_context(torch.no_grad())
+            held.enter_context(prepacked(self.model))
+            held.enter_context(_float_logits(self.model))
+            yield Scheduler(held.enter_context(self._cache(rows, expected)), self._decode_text)
+
+    @contextlib.contextmanager
+    def _cache(self, rows: int, expected: Sequence[Request]) -> Iterator[Cache]:
+        on_gpu = next(self.model.parameters()).device.type == "cuda"
+        if self.make_cache is not None or not on_gpu:
+            yield (self.make_cache or _slots)(self.model, rows, expected)
+            return
+        kept, self._kept = self._kept, None
+        if kept is not None and not kept.serves(self.model, rows, expected):
+            kept.close()
+            kept = None
+        if kept is None:
+            kept = Pages(self.model, rows, expected)
+        else:
+            kept.wake()
+        try:
+            yield kept
+        finally:
+            if kept.empty:
+                kept.sleep()
+                self._kept = kept
+            else:  # left in the middle
+                kept.close()
 
     def truncate(self, trace: Trace, tokens: int) -> Trace:
         """The trace as it would have been under a budget of `tokens`: same tokens, cut."""
