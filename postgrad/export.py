@@ -156,6 +156,7 @@ def trl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         f"max_prompt_length={rl['max_prompt_length']}: TRL has no such limit",
         f"for one device: {completions} completions a step; with N devices divide gradient_accumulation_steps by N",
         *_reward_notes(rl),
+        *_limit_note(rl),
     ]
     if rl["max_resample"]:
         notes.append(f"max_resample={rl['max_resample']}: TRL does not refill groups without variance")
@@ -233,6 +234,7 @@ def verl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "the learning rate stays at its peak; ours falls as a cosine (the key for it differs between versions of verl)",
         f"adam: betas {rl['adam_beta1']}, {rl['adam_beta2']}, epsilon {rl['adam_epsilon']}",
         *_reward_notes(rl),
+        *_limit_note(rl),
     ]
     if rl["min_p"]:
         notes.append(f"min_p={rl['min_p']}: not in verl's rollout settings")
@@ -274,6 +276,11 @@ def _trl_optimization(stage: Mapping[str, Any], config: Mapping[str, Any]) -> di
 def _stop_note(stage: Mapping[str, Any]) -> list[str]:
     stop = stage["stop_step"]
     return [] if stop is None else [f"stop_step={stop}: stop by hand there, on the schedule of max_steps"]
+
+
+def _limit_note(rl: Mapping[str, Any]) -> list[str]:
+    limit = rl["max_tokens_per_micro_batch"]
+    return [] if limit is None else [f"max_tokens_per_micro_batch={limit}: completions are counted there, not tokens"]
 
 
 def _reward_notes(rl: Mapping[str, Any]) -> list[str]:

@@ -491,14 +491,20 @@ def plan(config: Config) -> dict[str, str]:
             "sft tokens": f"at most {tokens:,} a step x {sft.last_step:,} steps = {tokens * sft.last_step:,}",
             "sft memory": f"{state(sft, sft.gradient_accumulation_steps)} + {activations(sft, row, row)}",
         }
-    batch = rl.per_device_train_batch_size
-    peak = activations(rl, batch * sequence, batch * rl.max_completion_length)
+    batch, limit = rl.per_device_train_batch_size, rl.max_tokens_per_micro_batch
+    micro_batches, how = completions // batch, f"micro-batches x {batch}"
+    tokens, trained = batch * sequence, batch * rl.max_completion_length
+    if limit is not None:
+        # With every prompt its own, which is more than there are.
+        micro_batches, how = -(-completions * sequence // limit), f"micro-batches, at most, of {limit:,} tokens"
+        tokens = trained = min(limit, completions * sequence)
+    peak = activations(rl, tokens, trained)
     held = memory.cache(shape, min(config.eval.batch_size, completions), sequence, dtype=dtype)
     rows |= {
         "rl batch": f"{rl.prompts_per_step} prompts x {rl.num_generations} generations = {completions} completions "
-        f"= {completions // rl.per_device_train_batch_size} micro-batches x {rl.per_device_train_batch_size}",
+        f"= {micro_batches} {how}",
         "rl steps": f"{rl.last_step:,} updates on {rollouts:,} rollouts = {completions * rollouts:,} completions of at most {rl.max_completion_length:,} tokens",
-        "rl memory": f"{state(rl, completions // batch, reference=rl.beta > 0)} + {peak} + {size(held)} cache",
+        "rl memory": f"{state(rl, micro_batches, reference=rl.beta > 0)} + {peak} + {size(held)} cache",
         "ranks": f"R of them divide a step's micro-batches and hold 1/R of the state each, and all weights, {size(shape.parameters * memory.BYTES[dtype])}, while sampling",
     }
     return rows

@@ -6,6 +6,7 @@ needs is kept for the K trained tokens alone, so the head computes K rows of log
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,8 +51,8 @@ class Batch:
     """Of what stands back to back: documents, and prompts that several of them share."""
     parents: Mapping[int, int]
     """Which of `lengths` continues which."""
-    names: tuple[str, ...]
-    """Of the documents, D."""
+    documents: tuple[Document, ...]
+    """What was packed, D."""
     targets_K: Tensor
     """Ids of the trained tokens."""
     predictors_K: Tensor
@@ -76,7 +77,7 @@ class Batch:
             moved(self.position_ids_T),
             self.lengths,
             self.parents,
-            self.names,
+            self.documents,
             moved(self.targets_K),
             moved(self.predictors_K),
             moved(self.document_K),
@@ -84,6 +85,10 @@ class Batch:
             {name: moved(values) for name, values in self.streams_K.items()},
             self.count,
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(document.name for document in self.documents)
 
 
 def pack(documents: Sequence[Document], *, count: float) -> Batch:
@@ -128,7 +133,7 @@ def pack(documents: Sequence[Document], *, count: float) -> Batch:
         position_ids_T=torch.from_numpy(np.concatenate(positions)),
         lengths=tuple(map(len, pieces)),
         parents=parents,
-        names=tuple(document.name for document in documents),
+        documents=tuple(documents),
         targets_K=torch.from_numpy(np.concatenate(targets)),
         predictors_K=torch.from_numpy(np.concatenate(predictors)),
         document_K=torch.from_numpy(np.repeat(np.arange(len(documents)), [len(at_K) for at_K in trained])),
@@ -136,6 +141,18 @@ def pack(documents: Sequence[Document], *, count: float) -> Batch:
         streams_K=streams,
         count=count,
     )
+
+
+def packed_length(documents: Sequence[Document]) -> int:
+    """Tokens of their pack."""
+    return sum(prefix + sum(len(d.ids) - prefix for d in family) for prefix, family in _families(documents))
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """A pack of several documents as two, of about as many tokens. The first has the whole count: only a step's sum matters."""
+    ends = list(itertools.accumulate(len(document.ids) for document in batch.documents))
+    cut = min(range(1, len(ends)), key=lambda place: abs(2 * ends[place - 1] - ends[-1]))
+    return pack(batch.documents[:cut], count=batch.count), pack(batch.documents[cut:], count=0.0)
 
 
 def _families(documents: Sequence[Document]) -> list[tuple[int, list[Document]]]:

@@ -8,8 +8,10 @@ micro-batches changes neither the loss nor the gradient.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +22,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from postgrad.ranks import ALONE, Ranks
 from postgrad.run import Failed, Preempted, Run
-from postgrad.train import checkpoint, layers, loss, optim, shard, source
+from postgrad.train import checkpoint, finite, layers, loss, optim, shard, source
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.loss import LossSum, Objective
+from postgrad.train.room import Room
 from postgrad.train.saver import Saver
 from postgrad.train.settings import Optimization
 from postgrad.train.source import Source
@@ -79,6 +82,7 @@ def fit(
         message = f"{', '.join(damaged)} of {stage} could not be read whole and was set aside; going on from {start}"
         run.event(stage, taken, "warning", message)
 
+    room = Room(lambda message: run.event(stage, taken, "warning", message))
     run.progress.start(stage, settings.last_step, "step")
     with Saver(folder, model, tokenizer, optimizer, settings.save_total_limit, ranks) as saver:
         while taken < settings.last_step:
@@ -87,7 +91,8 @@ def fit(
             # One step: the source's micro-batches, one division, one update.
             step = feed.step(model, taken)
             rate = optim.learning_rate(taken, settings)
-            numbers = update(model, step.batches, objective, optimizer, rate, settings.max_grad_norm, taken + 1, ranks)
+            limit = settings.max_grad_norm
+            numbers = update(model, step.batches, objective, optimizer, rate, limit, taken + 1, ranks, room)
             taken += 1
             tokens += sum(len(batch.input_ids_T) for batch in step.batches)
             numbers |= step.numbers | {"num_tokens": tokens, "step_time": time.perf_counter() - started}
@@ -128,50 +133,36 @@ def update(
     max_grad_norm: float,
     step: int,
     ranks: Ranks = ALONE,
+    room: Room | None = None,
 ) -> dict[str, float]:
     """One optimizer step over all of a step's micro-batches; returns its numbers, means over trained tokens.
 
     Every rank is given all of the step and computes its share: count, loss, gradient and numbers are those of the whole.
+    `room` says how large a micro-batch may be, and learns it.
     """
+    room = Room(warnings.warn) if room is None else room
     count = sum(batch.count for batch in batches)
     assert count != 0, "a source makes no step that has nothing to train"
     trained = sum(len(batch.targets_K) for batch in batches)
-    device = next(model.parameters()).device
-    mine = [batch.to(device) for batch in ranks.share(batches)]
-    # A sharded model's passes are everyone's: a rank with a micro-batch less takes part in the last with one of no weight.
-    idle = [replace(batches[0], weights_K=0 * batches[0].weights_K).to(device)] * ranks.idle(len(batches))
     weights = [p for p in model.parameters() if p.requires_grad]
-    gradients = optim.Gradients(weights, len(mine) + len(idle))
-    model.train()
-    losses = []
-    for batch in [*mine, *idle]:
-        summed = objective(model, batch)
-        (summed.total / count).backward()
-        gradients.add()
-        losses.append(summed)
-    gradients.finish()
-    model.eval()
-    del losses[len(mine) :]
+    while True:
+        mine, losses, too_large = _passes(model, weights, room.cut(batches), objective, count, ranks)
+        if too_large is None:
+            break
+        optimizer.zero_grad(set_to_none=True)
+        room.shrink(too_large, step, ranks)
+        gc.collect()
+        torch.cuda.empty_cache()
     total_norm = optim.norm([p.grad for p in weights if p.grad is not None])
     # The one wait for the device: what is queued after it needs none of these numbers.
     own, (norm,) = loss.read(losses, total_norm)
     told = ranks.gather(own)
     total = sum(one.total for one in told) / count
     if not math.isfinite(total):
-        raise Failed(_not_finite(model, step, mine, losses, ranks))
+        raise Failed(finite.loss(model, step, mine, losses, ranks))
     # Before clipping, which would spread what is not finite over every tensor.
     if not math.isfinite(norm):
-        named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        broken = ranks.union(name for name, grad in named.items() if not shard.local(grad).isfinite().all())
-        # Finite gradients can be so large that their squares are not.
-        where = (
-            f"gradient of {broken[0]} is not (nor of {len(broken) - 1} more tensors)"
-            if broken
-            else "gradient's norm is not"
-        )
-        raise Failed(
-            f"step {step}: the loss is finite ({total:.6g}) but the {where}; nothing was updated. Lower learning_rate or max_grad_norm, or use dtype float32, and resume from the last checkpoint"
-        )
+        raise Failed(finite.gradient(model, step, total, ranks))
     optim.step(optimizer, weights, rate, total_norm, max_grad_norm)
     sums: dict[str, float] = {}
     for one in told:
@@ -187,6 +178,36 @@ def update(
     )
 
 
+def _passes(
+    model: torch.nn.Module,
+    weights: Sequence[torch.Tensor],
+    batches: Sequence[Batch],
+    objective: Objective,
+    count: float,
+    ranks: Ranks,
+) -> tuple[list[Batch], list[LossSum], Batch | None]:
+    """This rank's micro-batches with their losses, the gradients in `weights`; or one that there was no memory for."""
+    device = next(model.parameters()).device
+    mine = ranks.share(batches)
+    # A sharded model's passes are everyone's: a rank with a micro-batch less takes part in the last with one of no weight.
+    idle = [replace(batches[0], weights_K=0 * batches[0].weights_K)] * ranks.idle(len(batches))
+    gradients = optim.Gradients(weights, len(mine) + len(idle))
+    model.train()
+    losses = []
+    for batch in [*mine, *idle]:
+        try:
+            summed = objective(model, batch.to(device))
+            (summed.total / count).backward()
+            gradients.add()
+        except torch.OutOfMemoryError:
+            # Boundary. Only the batch leaves it: what the error's frames hold is free before the next attempt.
+            return mine, [], batch
+        losses.append(summed)
+    gradients.finish()
+    model.eval()
+    return mine, losses[: len(mine)], None
+
+
 @torch.no_grad()
 def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int = 8192, ranks: Ranks = ALONE) -> float:
     """Mean nats per trained token over documents, in packs of about `tokens`."""
@@ -200,35 +221,6 @@ def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int
     rows = source.best_fit([len(d.ids) for d in documents], max(tokens, *(len(d.ids) for d in documents)))
     sums = ranks.spread(summed, rows)
     return sum(total for total, _ in sums) / sum(count for _, count in sums)
-
-
-def _not_finite(
-    model: torch.nn.Module, step: int, mine: Sequence[Batch], losses: Sequence[LossSum], ranks: Ranks
-) -> str:
-    """Which sample, which token, which tensor: the first place where a loss is not a number."""
-    weights = ranks.union(name for name, w in model.named_parameters() if not shard.local(w).isfinite().all())
-    found = [place for place in ranks.everyone(_place(step, mine, losses, weights, ranks)) if place is not None]
-    whole = f"step {step}: the weighted loss is not finite although every token's is: look at the examples' weights"
-    return found[0] if found else whole
-
-
-def _place(
-    step: int, mine: Sequence[Batch], losses: Sequence[LossSum], weights: Sequence[str], ranks: Ranks
-) -> str | None:
-    for index, (batch, one) in enumerate(zip(mine, losses, strict=True)):
-        bad_K = ~one.token_losses_K.isfinite()
-        if bad_K.any():
-            first = int(bad_K.nonzero()[0])
-            name = batch.names[int(batch.document_K[first])]
-            streams = [stream for stream, values in batch.streams_K.items() if not values[first].isfinite()]
-            cause = f"its {streams[0]} are not finite either" if streams else "the model's logits are not finite there"
-            cause = f"the weights {weights[0]} are not finite" if weights else cause
-            return (
-                f"step {step}: the loss is {float(one.token_losses_K[first])} in micro-batch {index * ranks.size + ranks.rank}, sample {name!r}, tensor token_losses "
-                f"at trained token {first} (id {int(batch.targets_K[first])}); {cause}. Nothing was updated: "
-                "lower learning_rate, or look at that sample, and resume from the last checkpoint"
-            )
-    return None
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:

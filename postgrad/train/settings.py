@@ -159,6 +159,11 @@ class GrpoSettings(Optimization):
     per_device_train_batch_size: PositiveInt = Field(
         description="completions in a micro-batch; must divide prompts_per_step * num_generations"
     )
+    max_tokens_per_micro_batch: PositiveInt | None = Field(
+        None,
+        description="fill micro-batches up to this many tokens instead, with whole groups, whose prompts count once; null: "
+        "per_device_train_batch_size completions",
+    )
     num_iterations: PositiveInt = Field(1, description="optimizer steps on one rollout; clipping acts only above 1")
     max_prompt_length: PositiveInt = Field(512, description="tokens; a longer prompt is an error")
     max_completion_length: PositiveInt = Field(description="tokens sampled at most")
@@ -193,5 +198,16 @@ class GrpoSettings(Optimization):
                 f"prompts_per_step * num_generations = {self.prompts_per_step} * {self.num_generations} = {completions} "
                 f"is not a multiple of per_device_train_batch_size = {self.per_device_train_batch_size}: "
                 "change one of the three"
+            )
+        budget, longest = self.max_tokens_per_micro_batch, self.max_prompt_length + self.max_completion_length
+        if budget is not None and self.loss_type == "bnpo":
+            raise ValueError(
+                "loss_type=bnpo divides by a micro-batch's own tokens, so it wants micro-batches of per_device_train_batch_size completions: "
+                "set max_tokens_per_micro_batch to null, or loss_type to dapo"
+            )
+        if budget is not None and budget < longest:
+            raise ValueError(
+                f"max_tokens_per_micro_batch={budget} has no room for one completion of max_prompt_length + max_completion_length = "
+                f"{self.max_prompt_length} + {self.max_completion_length} tokens: raise it to {longest}, or lower them"
             )
         return self

@@ -23,7 +23,7 @@ from postgrad.ranks import ALONE, Ranks
 from postgrad.records import Example, Graded, Problem, Status
 from postgrad.run import Failed
 from postgrad.train import shard
-from postgrad.train.batch import Batch, Document, pack, score
+from postgrad.train.batch import Batch, Document, pack, packed_length, score
 from postgrad.train.reward import Weighted
 from postgrad.train.settings import GrpoSettings, SftSettings
 
@@ -144,6 +144,37 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         rows[row].append(index)
         bisect.insort(room, (left - lengths[index], row))
     return rows
+
+
+def filled(families: Sequence[Sequence[Document]], tokens: int, multiple: int = 1) -> list[list[Document]]:
+    """Groups in packs of at most `tokens`, prompts that are shared counted once, about equally long and a multiple in number.
+
+    A group is cut only where it alone is longer. So few packs that they overflow when evened out are left uneven.
+    """
+    pieces = [piece for family in families for piece in _pieces(family, tokens)]
+    lengths = [_trained_length(piece) for piece in pieces]
+    rows = best_fit(lengths, tokens)
+    number = min(-(-len(rows) // multiple) * multiple, len(pieces))
+    even: list[list[int]] = [[] for _ in range(number)]
+    # The longest first, each where least is.
+    for index in sorted(range(len(pieces)), key=lengths.__getitem__, reverse=True):
+        min(even, key=lambda row: sum(lengths[other] for other in row)).append(index)
+    fits = all(sum(lengths[index] for index in row) <= tokens for row in even)
+    return [[document for index in row for document in pieces[index]] for row in (even if fits else rows)]
+
+
+def _pieces(family: Sequence[Document], tokens: int) -> list[list[Document]]:
+    pieces: list[list[Document]] = []
+    for document in family:
+        if pieces and _trained_length([*pieces[-1], document]) <= tokens:
+            pieces[-1].append(document)
+        else:
+            pieces.append([document])
+    return pieces
+
+
+def _trained_length(documents: Sequence[Document]) -> int:
+    return packed_length([document for document in documents if document.weights.any()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +328,7 @@ class Rollouts:
 
     def _micro_batches(self, groups: Sequence[Sampled]) -> list[tuple[list[Document], float]]:
         settings = self.settings
-        documents: list[Document] = []
+        families: list[list[Document]] = []
         for group in groups:
             prompt = chat.prompt_ids(self.tokenizer, group.graded[0].problem.prompt)
             own = []
@@ -306,11 +337,16 @@ class Rollouts:
                     masked = settings.mask_truncated_completions and graded.trace.finish == "length"
                     own.append(_document(prompt, graded, advantage, weight=0.0 if masked else 1.0))
             # A group stays together, because neighbours share their prompt's computation; in it, like lengths do.
-            documents += sorted(own, key=lambda document: len(document.ids))
-        # Where a micro-batch's own tokens divide its losses, like lengths stand together overall, as in the authors' code.
-        if settings.loss_type == "bnpo":
-            documents.sort(key=lambda document: len(document.ids))
-        return [_normalised(batch, settings) for batch in chunks(documents, settings.per_device_train_batch_size)]
+            families.append(sorted(own, key=lambda document: len(document.ids)))
+        if settings.max_tokens_per_micro_batch is not None:
+            rows = filled(families, settings.max_tokens_per_micro_batch, self.ranks.size)
+        else:
+            documents = [document for family in families for document in family]
+            # Where a micro-batch's own tokens divide its losses, like lengths stand together overall, as in the authors' code.
+            if settings.loss_type == "bnpo":
+                documents.sort(key=lambda document: len(document.ids))
+            rows = chunks(documents, settings.per_device_train_batch_size)
+        return [_normalised(row, settings) for row in rows]
 
     def _packed(self) -> list[Batch]:
         # Without a loss weight a document has no gradient: it counts, but need not be computed.

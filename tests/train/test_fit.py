@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
 import torch
 
@@ -226,6 +227,27 @@ def test_the_mean_loss_of_documents_is_their_tokens_mean(model: Any, tokenizer: 
     assert fit.mean_loss(model, documents, tokens=64) == pytest.approx(fit.mean_loss(model, documents), rel=1e-6)
 
 
+def test_a_step_that_does_not_fit_is_told_of_and_trains_the_same_model(
+    sft: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, small = sft(tmp_path / "whole"), sft(tmp_path / "small")
+    whole.attempt()
+    likelihood = loss.likelihood
+
+    def limited(model: Any, batch: Batch) -> loss.LossSum:
+        if len(batch.input_ids_T) > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return likelihood(model, batch)
+
+    monkeypatch.setattr(loss, "likelihood", limited)
+    small.attempt()
+    (event,) = read_lines(small.folder / "events.jsonl")
+    assert (event["level"], event["step"]) == ("warning", 0)
+    assert "step 1: the device has no memory for a micro-batch of 2" in event["message"]
+    for name in ("loss", "grad_norm", "num_tokens"):
+        assert [row[name] for row in small.metrics] == pytest.approx([row[name] for row in whole.metrics], rel=1e-3)
+
+
 # ---- Stopping and going on ------------------------------------------------------------------------------------------
 
 
@@ -320,19 +342,8 @@ def micro_batches(number: int) -> list[Batch]:
     ]
 
 
-class Look(torch.optim.Optimizer):
-    """Keeps the gradients that it is given, and does nothing with them."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model.parameters(), {"lr": 0.0})
-        self.model = model
-
-    def step(self, closure: Any = None) -> None:
-        self.found = {name: p.grad for name, p in self.model.named_parameters()}
-
-
 def looked_at(model: Any, batches: list[Batch]) -> tuple[dict[str, float], dict[str, Any]]:
-    optimizer = Look(model)
+    optimizer = oracle.Look(model)
     return fit.update(model, batches, loss.likelihood, optimizer, 0.0, 1e30, 1), optimizer.found
 
 
@@ -402,7 +413,7 @@ def test_an_update_reads_the_device_once_however_many_micro_batches(
     for number in (1, 4):
         lists.clear()
         with Reads() as reads:
-            numbers = fit.update(model, micro_batches(number), objective, Look(model), 0.0, 1.0, 1)
+            numbers = fit.update(model, micro_batches(number), objective, oracle.Look(model), 0.0, 1.0, 1)
         assert reads.scalars == 0
         assert lists == [(3 * number + 1,)]
         assert numbers["clipped"] == pytest.approx(3 / 8)

@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import oracle
 import pytest
 import torch
 
 from postgrad.records import Graded, Message, Problem, Status, Trace, Verdict
 from postgrad.run import Failed
 from postgrad.sample.scripted import Said, Scripted
-from postgrad.train import advantage, reward, source
+from postgrad.train import advantage, loss, reward, source
 from postgrad.train.batch import Batch
 from postgrad.train.settings import GrpoSettings
 
@@ -230,6 +231,39 @@ def test_problems_come_in_an_order_of_their_own_each_epoch_and_each_once(tokeniz
     assert names[:12] != names[12:]
     assert names != drawn(1)
     assert names == drawn(0)
+
+
+SPOKEN = ["+1234", "-", "+", "-12345678", "+22", "-3", "0", "-444", "+", "+5", "-55555", "?", "-6", "+66666", "-", "+7"]
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("tokens", [40, 60, 500])
+def test_micro_batches_of_so_many_tokens_have_the_gradient_of_any_others(
+    model: Any, tokenizer: Any, loss_type: str, tokens: int, measured: Any
+) -> None:
+    objective = loss.policy(epsilon_low=0.2, epsilon_high=0.2, beta=0.0, temperature=1.0)
+    asked = {"loss_type": loss_type, "prompts_per_step": 4, "max_prompt_length": 30}
+    one = rollouts(tokenizer, SPOKEN, per_device_train_batch_size=16, **asked).step(None, 0).batches
+    filled = rollouts(tokenizer, SPOKEN, max_tokens_per_micro_batch=tokens, **asked).step(None, 0).batches
+    assert len(one) == 1
+    assert (len(filled) > 1) == (tokens < 500)
+    assert all(len(batch.input_ids_T) <= tokens for batch in filled)
+    assert sum(batch.count for batch in filled) == one[0].count
+    numbers, gradients = oracle.updated(model, filled, objective)
+    wanted, whole = oracle.updated(model, one, objective)
+    assert numbers["loss"] == pytest.approx(wanted["loss"], rel=1e-5, abs=1e-6)
+    assert measured("GRPO gradient, micro-batches by tokens", oracle.distance(gradients, whole)) < 1e-5
+
+
+def test_a_limit_of_tokens_that_cannot_be_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"loss_type=bnpo divides by a micro-batch's own tokens, .* set max_tokens_per"
+    ):
+        rollouts(tokenizer, [], loss_type="bnpo", max_tokens_per_micro_batch=1000)
+    message = r"max_tokens_per_micro_batch=521 has no room for one completion of max_prompt_length \+ max_completion_length = 512 \+ 10"
+    with pytest.raises(ValueError, match=message):
+        rollouts(tokenizer, [], max_tokens_per_micro_batch=521)
+    assert rollouts(tokenizer, [], max_tokens_per_micro_batch=522).settings.max_tokens_per_micro_batch == 522
 
 
 def same(one: list[Batch], other: list[Batch]) -> None:

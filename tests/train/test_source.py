@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from postgrad.records import Example, Message
 from postgrad.train import source
-from postgrad.train.batch import Document
+from postgrad.train.batch import Document, pack, packed_length
 from postgrad.train.settings import SftSettings
 
 ROWS = st.lists(st.integers(1, 50), max_size=40)
@@ -172,3 +172,56 @@ def test_an_overlong_example_is_an_error_or_is_counted(tokenizer: Any) -> None:
     assert dropped == 1
     with pytest.raises(ValueError, match=r"no example is left to train on: 1 given, 1 longer than sft.max_length=64"):
         source.supervised(tokenizer, rows[1:], settings(overlong="drop"))
+
+
+# ---- Groups in micro-batches of so many tokens ------------------------------------------------------------------------
+
+
+def group(name: int, prompt: int, lengths: Sequence[int]) -> list[Document]:
+    ids = tuple(range(1000 * name, 1000 * name + prompt))
+    return [
+        Document(
+            f"g{name}",
+            (*ids, *range(length)),
+            np.r_[np.zeros(prompt), np.ones(length)].astype(np.float32),
+            prefix=prompt,
+        )
+        for length in sorted(lengths)
+    ]
+
+
+GROUPS = st.lists(st.tuples(st.integers(1, 20), st.lists(st.integers(1, 30), min_size=2, max_size=6)), max_size=6)
+
+
+@given(groups=GROUPS, spare=st.integers(0, 200), ranks=st.integers(1, 4))
+def test_filled_micro_batches_hold_each_completion_once_and_no_more_than_they_may(
+    groups: list[tuple[int, list[int]]], spare: int, ranks: int
+) -> None:
+    families = [group(name, prompt, lengths) for name, (prompt, lengths) in enumerate(groups)]
+    tokens = max((len(d.ids) for family in families for d in family), default=1) + spare
+    rows = source.filled(families, tokens, ranks)
+    assert sorted(id(d) for row in rows for d in row) == sorted(id(d) for family in families for d in family)
+    assert all(0 < packed_length(row) <= tokens for row in rows)
+    assert all(packed_length(row) == len(pack(row, count=1.0).input_ids_T) for row in rows)
+    for family in families:
+        if packed_length(family) <= tokens:
+            (row,) = (row for row in rows if family[0] in row)
+            start = row.index(family[0])
+            assert row[start : start + len(family)] == family, "a group that fits stays together"
+
+
+def test_filling_by_hand() -> None:
+    families = [group(0, 10, [5, 5, 5]), group(1, 10, [2, 3]), group(2, 10, [30, 40])]
+    # With their prompts once: 25, 15, 80. The third alone is too long for 60, and is cut between its two.
+    assert sorted(map(packed_length, source.filled(families, 60))) == [40, 40, 50], "best fit alone: 25, 50, 55"
+    assert sorted(map(packed_length, source.filled(families, 90))) == [40, 80], "not 80 + 0 and 40 in three"
+    assert sorted(map(packed_length, source.filled(families, 200))) == [120]
+    assert sorted(map(packed_length, source.filled(families, 200, 2))) == [40, 80], "two ranks have one each"
+    assert len(source.filled(families, 200, 9)) == 3, "there are no more groups"
+
+
+def test_completions_without_weight_take_no_room_in_a_micro_batch() -> None:
+    family = group(0, 10, [5, 5])
+    idle = Document("g0", family[0].ids, np.zeros(15, np.float32), prefix=10)
+    assert source.filled([[idle, *family]], 20) == [[idle, *family]]
+    assert len(source.filled([family], 19)) == 2
