@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
+from postgrad.train import layers
 from postgrad.train import model as ours
 
 GIB = 2**30
@@ -109,8 +110,10 @@ class Place:
             self.clear()
         return folder
 
-    def ours(self, name: str) -> Any:
-        return ours.load(str(self.folder(name)), dtype=self.dtype, device=self.device)
+    def ours(self, name: str, *, recomputed: bool = False) -> Any:
+        model = ours.load(str(self.folder(name)), dtype=self.dtype, device=self.device)
+        layers.prepare(model, compiled=self.on_gpu, recomputed=recomputed)
+        return model
 
     def peer(self, name: str, dtype: torch.dtype) -> Any:
         read = AutoModelForCausalLM.from_pretrained

@@ -154,11 +154,7 @@ def our_side(place: Place, work: Work, texts: list[list[int]]) -> Iterator[Side]
     settings = SftSettings(
         max_steps=10_000, learning_rate=1e-4, max_length=work.length, per_device_train_batch_size=work.rows
     )
-    model = place.ours(work.shape)
-    if work.checkpointing:
-        # Renamed within transformers 5.
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+    model = place.ours(work.shape, recomputed=work.checkpointing)
     packed = source.Packed([document(str(index), ids) for index, ids in enumerate(texts)], settings, seed=0)
     optimizer = optim.adamw(model, settings)
     steps = [packed.step(model, step).batches for step in range(work.steps)]
