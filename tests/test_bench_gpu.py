@@ -117,6 +117,15 @@ def test_the_kernels_table_in_miniature(asked: list[str]) -> None:
 
 
 @pytest.mark.slow
+def test_the_steps_parts_in_miniature() -> None:
+    command = [sys.executable, "-m", "bench.gpu.step", "--tiny"]
+    interpreted = {**os.environ, "TRITON_INTERPRET": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=interpreted)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count('"part": "step"') == 6
+
+
+@pytest.mark.slow
 def test_every_other_row(tmp_path: Path) -> None:
     rows = measured(tmp_path, "sft-1.7b", "sft-4b", "serve-4b", "groups-0.6b", "length")
     assert "recomputed" not in rows["sft-1.7b"]["workload"], "there was memory enough"

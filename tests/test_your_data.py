@@ -237,7 +237,7 @@ def test_plan_counts_the_folders_own_parameters(base: Path, asked: list[str], tm
 
     told = " ".join(done("plan", "math_two_stage", *asked).split())
     model: Any = AutoModelForCausalLM.from_pretrained(base)
-    assert f"model {model.num_parameters():,} parameters, computing in float32" in told
+    assert f"model {model.num_parameters():,} parameters in float32" in told
     assert "sft tokens at most 1,024 a step x 4 steps = 4,096" in told
     assert "rl steps 3 updates on 3 rollouts = 24 completions of at most 24 tokens" in told
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from postgrad.train import optim
+from postgrad.train import adamw, optim
 from postgrad.train.settings import Optimization
 
 
@@ -79,3 +79,20 @@ def test_what_is_frozen_is_not_given_to_the_optimizer(model: Any) -> None:
     given = {id(p) for group in optim.adamw(model, settings()).param_groups for p in group["params"]}
     assert given == {id(p) for p in model.parameters() if p.requires_grad}
     assert id(model.get_input_embeddings().weight) not in given
+
+
+def test_torchs_own_optimizer_where_all_that_is_trained_is_float32_and_ours_with_masters_elsewhere() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    base, adapter = model[0].bfloat16(), model[1]
+    base.requires_grad_(False)
+    assert type(optim.adamw(model, settings())) is torch.optim.AdamW, "an adapter over a frozen base"
+    base.requires_grad_(True)
+    for masters in (True, False):
+        ours = optim.adamw(model, settings(master_weights=masters, weight_decay=0.5))
+        assert isinstance(ours, adamw.AdamW)
+        assert [group["weight_decay"] for group in ours.param_groups] == [0.5, 0.0]
+        for weight in model.parameters():
+            weight.grad = torch.ones_like(weight)
+        ours.step()
+        assert ("residual" in ours.state[base.weight]) == masters
+        assert "residual" not in ours.state[adapter.weight], "a float32 weight is its own master"
