@@ -1,6 +1,6 @@
 """The parts of a training step alone, first proved, then timed: python -m bench.gpu.step [--shape 0.6b] [--tiny]
 
-AdamW's kernel (postgrad/train/adamw_kernel.py) against torch's plain operations in every form, and its time beside torch's fused AdamW on
+AdamW's kernel (postgrad/train/adamw_triton.py) against torch's plain operations in every form, and its time beside torch's fused AdamW on
 float32 weights and beside the bytes that it must move. Then a step of packed rows with layers compiled, recomputed, both: its loss
 against the plain one, seconds of the first step, the median of the others, peak memory, and how often the host waited for the
 device. Last a step that does not fit, in a share of the memory. `--tiny` runs the same code on a CPU, where Triton's
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from bench.gpu import limits, sft
 from bench.gpu.place import Place
-from postgrad.train import adamw, adamw_kernel, layers, optim
+from postgrad.train import adamw, adamw_triton, layers, optim
 from postgrad.train.batch import Batch, pack
 from postgrad.train.fit import update
 from postgrad.train.loss import likelihood
@@ -74,7 +74,7 @@ def proved(place: Place) -> None:
 def distance(place: Place, size: int, form: str, gradients: torch.dtype, offset: int) -> float:
     dtype = torch.float32 if form == "float32" else torch.bfloat16
     found = []
-    for apply in (adamw.update, adamw_kernel.update):
+    for apply in (adamw.update, adamw_triton.update):
         generator = torch.Generator(place.device).manual_seed(0)
 
         def drawn(dtype: torch.dtype, generator: torch.Generator = generator) -> Tensor:

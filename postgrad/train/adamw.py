@@ -92,9 +92,9 @@ class AdamW(torch.optim.Optimizer):
         scale = torch.ones((), device=weight.device) if self.scale is None else self.scale
         apply = update
         if weight.is_cuda:
-            from postgrad.train import adamw_kernel
+            from postgrad.train import adamw_triton
 
-            apply = adamw_kernel.update
+            apply = adamw_triton.update
         apply(weight, own.get("residual"), gradient, own["exp_avg"], own["exp_avg_sq"], scale, by)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def update(
     scale: Tensor,
     by: Factors,
 ) -> None:
-    """One tensor's step, in place, with torch's plain operations; `adamw_kernel.update` is the same on CUDA."""
+    """One tensor's step, in place, with torch's plain operations; `adamw_triton.update` is the same on CUDA."""
     master = weight.float() if residual is None else joined(weight, residual)
     gradient = gradient.float() * scale
     master.mul_(by.keep)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from postgrad.train import adamw, adamw_kernel
+from postgrad.train import adamw, adamw_triton
 
 BITS = st.integers(-(2**31), 2**31 - 1)
 
@@ -189,7 +189,7 @@ def test_the_kernel_makes_the_steps_of_the_plain_operations(how: str, gradients:
     group = {**GROUP, "weight_decay": 0.1}
     for start in starts:
         states = []
-        for apply in (adamw.update, adamw_kernel.update):
+        for apply in (adamw.update, adamw_triton.update):
             weight, residual = start.clone(), torch.zeros_like(start, dtype=torch.int16) if how == "master" else None
             mean, square = torch.zeros(start.shape), torch.zeros(start.shape)
             for step in range(1, 4):

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-untyped,no-untyped-def,untyped-decorator"
 """adamw.update as one Triton kernel: each number is read once and written once. Imported where there is a CUDA device."""
 
 from __future__ import annotations
@@ -14,24 +15,10 @@ BLOCK = 1024
 
 @triton.jit
 def _adamw(
-    weight,
-    residual,
-    gradient,
-    mean,
-    square,
-    scale,
-    numel,
-    keep,
-    beta2,
-    new1,
-    new2,
-    stride,
-    root2,
-    eps,
-    BFLOAT16: tl.constexpr,
-    MASTER: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
+    weight, residual, gradient, mean, square, scale, numel, keep, beta2, new1, new2, stride, root2, eps,
+    BFLOAT16: tl.constexpr, MASTER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A program has BLOCK numbers. BFLOAT16: `weight` are the bits of one, as int16; MASTER: and `residual` those below."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < numel
     g = tl.load(gradient + at, mask=inside).to(tl.float32) * tl.load(scale)
