@@ -3,6 +3,7 @@
 `_part` is one program for an item and a key head: the queries of all the item's rows and of the head's group are the rows of one
 matrix product, so that a page is read once for all of them. It keeps the running maximum m, the sum l of exp(s - m) and the
 sum of exp(s - m) v, and leaves acc / l and m + log l (base 2) for `_join`, which weights the parts of a row by their log-sum-exps.
+Products of float32 are float32's own ("ieee"): Triton would take tf32, and the trainer does not.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _part(
     for place in range(start, stop):
         page = tl.load(tables + first * width + place).to(tl.int64) * page_stride
         k_PD = tl.load(keys + page + tile, mask=inside, other=0.0)
-        s_MP = tl.dot(q_MD, tl.trans(k_PD)) * scale
+        s_MP = tl.dot(q_MD, tl.trans(k_PD), input_precision="ieee") * scale
         s_MP = tl.where((place * PAGE + n)[None, :] <= seen_M[:, None], s_MP, float("-inf"))
         higher_M = tl.maximum(high_M, tl.max(s_MP, 1))
         # Before the first visible key the maximum is -inf, and -inf - -inf is no number.
@@ -70,7 +71,7 @@ def _part(
         fade_M = tl.exp2(high_M - base_M)
         sum_M = sum_M * fade_M + tl.sum(p_MP, 1)
         v_PD = tl.load(values + page + tile, mask=inside, other=0.0)
-        acc_MD = acc_MD * fade_M[:, None] + tl.dot(p_MP.to(v_PD.dtype), v_PD)
+        acc_MD = acc_MD * fade_M[:, None] + tl.dot(p_MP.to(v_PD.dtype), v_PD, input_precision="ieee")
         high_M = higher_M
     empty_M = sum_M == 0
     acc_MD = acc_MD / tl.where(empty_M, 1.0, sum_M)[:, None]
