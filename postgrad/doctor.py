@@ -30,7 +30,18 @@ CORE = {
 """Least versions; tests/test_cli.py holds them to pyproject.toml."""
 EXTRAS = {
     "track": ("tensorboard", "wandb", "trackio"),
-    "test": ("pytest", "hypothesis", "scipy", "trl", "datasets", "playwright", "axe-playwright-python", "tensorboard"),
+    "test": (
+        "pytest",
+        "hypothesis",
+        "scipy",
+        "trl",
+        "peft",
+        "datasets",
+        "playwright",
+        "axe-playwright-python",
+        "tensorboard",
+        "triton",
+    ),
     "check": ("ruff", "mypy"),
 }
 PYTHON = ((3, 11), (3, 13))
