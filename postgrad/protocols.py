@@ -20,6 +20,19 @@ class PolicySampler(Sampler, Protocol):
         ...
 
 
+class Prompter(Protocol):
+    """Poses problems in the light of what was answered before: scored earlier answers shown in the prompt, say."""
+
+    def pose(self, problems: Sequence[Problem], step: int) -> list[Problem]:
+        """Each problem with the prompt that is asked at this step: same id, same gold. What was learnt at this step or later
+        is forgotten first, so that a resumed run asks the same."""
+        ...
+
+    def learn(self, groups: Sequence[Sequence[Graded]], step: int) -> None:
+        """What came of it."""
+        ...
+
+
 class Verifier(Protocol):
     def __call__(self, problem: Problem, trace: Trace) -> Verdict:
         """Never raises for what a model wrote; what cannot be checked is UNCHECKED."""

@@ -18,7 +18,7 @@ import torch
 
 from postgrad import chat
 from postgrad.grading import grade
-from postgrad.protocols import PolicySampler, Verifier
+from postgrad.protocols import PolicySampler, Prompter, Verifier
 from postgrad.ranks import ALONE, Ranks
 from postgrad.records import Example, Graded, Problem, Status
 from postgrad.run import Failed
@@ -214,8 +214,10 @@ class Rollouts:
         *,
         seed: int,
         reference: torch.nn.Module | None = None,
+        prompter: Prompter | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
+        """`prompter` None: problems are asked as they are."""
         if len(problems) < settings.prompts_per_step:
             raise ValueError(
                 f"{len(problems)} problems are fewer than rl.prompts_per_step={settings.prompts_per_step}: give more, or lower it"
@@ -230,6 +232,7 @@ class Rollouts:
         self.tokenizer = tokenizer
         self.seed = seed
         self.reference = reference
+        self.prompter = prompter
         self.ranks = ranks
         self._position = 0
         """How many problems were drawn so far, over all epochs."""
@@ -306,9 +309,14 @@ class Rollouts:
             missing = wanted - sum(group.has_signal for group in sampled)
             if not missing or rounds > self.settings.max_resample:
                 break
+            drawn = self._draw(missing)
+            if self.prompter is not None:
+                drawn = self.prompter.pose(drawn, taken)
             with shard.whole(model):
-                groups = self._sample(self.ranks.share(self._draw(missing)))
-            sampled += self.ranks.gather(groups)
+                groups = self.ranks.gather(self._sample(self.ranks.share(drawn)))
+            if self.prompter is not None:
+                self.prompter.learn([group.graded for group in groups], taken)
+            sampled += groups
             rounds += 1
         numbers = _numbers(sampled)
         numbers["groups/resampled"] = len(sampled) - wanted

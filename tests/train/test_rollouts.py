@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import oracle
@@ -42,7 +43,13 @@ def length(group: Sequence[Graded]) -> list[float | None]:
 
 
 def rollouts(
-    tokenizer: Any, script: Iterable[str | Said], *, seed: int = 0, reference: Any = None, **changed: Any
+    tokenizer: Any,
+    script: Iterable[str | Said],
+    *,
+    seed: int = 0,
+    reference: Any = None,
+    prompter: Any = None,
+    **changed: Any,
 ) -> source.Rollouts:
     settings = GrpoSettings(
         **{
@@ -66,6 +73,7 @@ def rollouts(
         tokenizer,
         seed=seed,
         reference=reference,
+        prompter=prompter,
     )
 
 
@@ -129,6 +137,38 @@ def test_every_row_that_people_see_is_complete(tokenizer: Any) -> None:
         "advantage": 0.0,
     }
     json.dumps(row, allow_nan=False)
+
+
+class Reminding:
+    """Puts what was answered before into the prompt."""
+
+    def __init__(self) -> None:
+        self.heard: dict[int, list[str]] = {}
+
+    def pose(self, problems: Sequence[Problem], step: int) -> list[Problem]:
+        self.heard = {at: texts for at, texts in self.heard.items() if at < step}
+        before = "".join(text for texts in self.heard.values() for text in texts)
+        return [replace(one, prompt=(Message("user", one.prompt[0].content + before),)) for one in problems]
+
+    def learn(self, groups: Sequence[Sequence[Graded]], step: int) -> None:
+        self.heard[step] = [one.trace.text for group in groups for one in group if one.verdict.score]
+
+
+def test_a_prompter_poses_problems_and_hears_what_came_of_them(tokenizer: Any) -> None:
+    prompter = Reminding()
+    feed = rollouts(tokenizer, itertools.cycle("+-"), prompter=prompter)
+    first, second = feed.step(None, 0), feed.step(None, 1)
+    assert {row["prompt"] for row in first.rows} <= {problem.prompt[0].content for problem in PROBLEMS}
+    assert all(row["prompt"].endswith("++++") for row in second.rows)
+    prompts = {row["problem_id"]: row["prompt"] for row in second.rows}
+    shared = second.batches[0]
+    assert shared.parents, "a group is trained on behind the prompt that it was asked"
+    text = tokenizer.decode(shared.input_ids_T.tolist())
+    assert all(prompt in text for prompt in prompts.values())
+    # A resumed run asks what it asked.
+    again = rollouts(tokenizer, itertools.cycle("+-"), prompter=prompter)
+    again.restore({**feed.state(), "position": 2})
+    assert [row["prompt"] for row in again.step(None, 1).rows] == [row["prompt"] for row in second.rows]
 
 
 def test_an_unchecked_trace_leaves_its_group_and_is_counted(tokenizer: Any) -> None:
