@@ -1,0 +1,1 @@
+"""Kernels: is this one right, how fast is it, and can both be believed?"""
