@@ -137,22 +137,8 @@ class VllmSettings(Settings):
         return self
 
 
-class GrpoSettings(Optimization):
-    """Group-relative policy optimisation."""
-
-    sampler: Literal["engine", "vllm"] = Field(
-        "engine",
-        description="what rollouts and validations are sampled with: the engine in this process, or a vLLM server",
-    )
-    vllm: VllmSettings = VllmSettings()
-    vllm_importance_sampling_correction: bool | None = Field(
-        None,
-        description="weigh losses by trainer / sampler probabilities; null: where sampler is vllm, whose numbers differ",
-    )
-    vllm_importance_sampling_mode: Literal["token_truncate", "sequence_mask"] = Field(
-        "sequence_mask", description="by token, cut at clip_max; or by sequence, 0 above clip_max"
-    )
-    vllm_importance_sampling_clip_max: float = Field(3.0, ge=1, description="the bound of those ratios")
+class PolicySettings(Optimization):
+    """Learning from groups of one's own samples, whatever they are rewarded for."""
 
     prompts_per_step: PositiveInt = Field(description="problems sampled for one rollout")
     num_generations: int = Field(8, ge=2, description="G, the group: samples of one problem")
@@ -188,10 +174,9 @@ class GrpoSettings(Optimization):
         False, description="completions cut at max_completion_length give no gradient"
     )
     max_resample: int = Field(0, ge=0, description="refill groups without variance by up to this many further rollouts")
-    rewards: RewardSettings
 
     @model_validator(mode="after")
-    def _batch_algebra(self) -> GrpoSettings:
+    def _batch_algebra(self) -> PolicySettings:
         completions = self.prompts_per_step * self.num_generations
         if completions % self.per_device_train_batch_size:
             raise ValueError(
@@ -211,3 +196,23 @@ class GrpoSettings(Optimization):
                 f"{self.max_prompt_length} + {self.max_completion_length} tokens: raise it to {longest}, or lower them"
             )
         return self
+
+
+class GrpoSettings(PolicySettings):
+    """Group-relative policy optimisation on problems with answers."""
+
+    sampler: Literal["engine", "vllm"] = Field(
+        "engine",
+        description="what rollouts and validations are sampled with: the engine in this process, or a vLLM server",
+    )
+    vllm: VllmSettings = VllmSettings()
+    vllm_importance_sampling_correction: bool | None = Field(
+        None,
+        description="weigh losses by trainer / sampler probabilities; null: where sampler is vllm, whose numbers differ",
+    )
+    vllm_importance_sampling_mode: Literal["token_truncate", "sequence_mask"] = Field(
+        "sequence_mask", description="by token, cut at clip_max; or by sequence, 0 above clip_max"
+    )
+    vllm_importance_sampling_clip_max: float = Field(3.0, ge=1, description="the bound of those ratios")
+
+    rewards: RewardSettings

@@ -25,7 +25,7 @@ from postgrad.run import Failed
 from postgrad.train import shard
 from postgrad.train.batch import Batch, Document, pack, packed_length, score
 from postgrad.train.reward import Weighted
-from postgrad.train.settings import GrpoSettings, SftSettings
+from postgrad.train.settings import PolicySettings, SftSettings
 
 T = TypeVar("T")
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -209,7 +209,7 @@ class Rollouts:
         verifier: Verifier,
         reward: Weighted,
         advantage: Advantage,
-        settings: GrpoSettings,
+        settings: PolicySettings,
         tokenizer: Any,
         *,
         seed: int,
@@ -395,7 +395,7 @@ def _document(prompt: Sequence[int], graded: Graded, advantage: float, *, weight
     return Document(graded.problem.id, (*prompt, *completion), weights, streams, prefix=len(prompt))
 
 
-def _normalised(documents: list[Document], settings: GrpoSettings) -> tuple[list[Document], float]:
+def _normalised(documents: list[Document], settings: PolicySettings) -> tuple[list[Document], float]:
     """Token weights and the count that together divide as `loss_type` says.
 
     grpo     each sequence's own mean, then the mean over sequences           arXiv 2402.03300
