@@ -11,16 +11,35 @@ oracle. All kernels, references included, have one signature:
 
 Nothing overlaps; pointers are aligned to 64 bytes or not at all (no kernel here relies on it). A kernel has no other state:
 it may use the stack and the heap, and one thread. `FLAGS` builds it: shared, with `#pragma omp simd` and the vector
-functions of libmvec (x86-64, glibc 2.35 or later), without -ffast-math, so that sums are taken as they are written.
+functions of libmvec (x86-64, glibc 2.35 or later), without errno and without -ffast-math, so that sums are taken as they are
+written.
 
 Nothing here builds or runs anything: these are texts and data.
 """
 
 from __future__ import annotations
 
+from postgrad.domains.loops.generate import FAMILIES, Made, Mistake, Split, Variant, mistakes, tasks, variants
+from postgrad.domains.loops.spec import TECHNIQUES
 from postgrad.domains.loops.task import DISTRIBUTIONS, Input, Task, inputs, oracle
 
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fPIC", "-shared")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fPIC", "-shared")
 """What references and kernels are built with, alike: g++ FLAGS -o kernel.so kernel.cpp"""
 
-__all__ = ["DISTRIBUTIONS", "FLAGS", "Input", "Task", "inputs", "oracle"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "FAMILIES",
+    "FLAGS",
+    "TECHNIQUES",
+    "Input",
+    "Made",
+    "Mistake",
+    "Split",
+    "Task",
+    "Variant",
+    "inputs",
+    "mistakes",
+    "oracle",
+    "tasks",
+    "variants",
+]

@@ -1,0 +1,192 @@
+"""Tasks of a split, and the texts that solve or miss them.
+
+Splits are disjoint twice over, as those of arithmetic.py are: a composition (family, kind and the steps' order) and a tuple of
+constants each belong to one split by their hash, and a task has both from its split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from postgrad.domains.loops.elementwise import ELEMENTWISE
+from postgrad.domains.loops.matmul import MATMUL
+from postgrad.domains.loops.norm import NORM
+from postgrad.domains.loops.reduce import REDUCE
+from postgrad.domains.loops.softmax import SOFTMAX
+from postgrad.domains.loops.spec import TECHNIQUES, Family, Spec, Step
+from postgrad.domains.loops.stencil import LINE, PLANE
+from postgrad.domains.loops.task import Task, inputs, oracle
+
+Split = Literal["train", "test"]
+FAMILIES: Mapping[str, Family] = {each.name: each for each in (ELEMENTWISE, REDUCE, SOFTMAX, NORM, MATMUL, LINE, PLANE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A right text for a task."""
+
+    code: str
+    tags: tuple[str, ...]
+    """Techniques, in the order of TECHNIQUES; empty: the reference itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A wrong text for a task, as people write them."""
+
+    code: str
+    tags: tuple[str, ...]
+    """The techniques that it tried."""
+    name: str
+    fails: Literal["build", "values", "bounds"]
+    """It does not build; it writes other values (at some size or distribution, or leaves some unwritten); it writes past the end of `out`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A task with what it was made from."""
+
+    task: Task
+    spec: Spec
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.task.family]
+
+
+def split_of(key: str) -> Split:
+    """Three quarters train; the same on every machine."""
+    return "train" if hashlib.sha256(key.encode()).digest()[0] < 192 else "test"
+
+
+def tasks(split: Split, count: int, *, seed: int, families: Sequence[str] = tuple(FAMILIES)) -> list[Made]:
+    """`count` different tasks of a split, the families in turn.
+
+    Raises ValueError for a family that there is not, and where a split has not that many.
+    """
+    unknown = [name for name in families if name not in FAMILIES]
+    if unknown or not families:
+        raise ValueError(f"families={list(families)}: want some of {', '.join(FAMILIES)}")
+    rng = np.random.default_rng([seed, len(split)])
+    made: dict[str, Made] = {}
+    attempts = 0
+    while len(made) < count:
+        attempts += 1
+        if attempts > 1000 + 200 * count:
+            raise ValueError(
+                f"found only {len(made)} different {split} tasks, {count} wanted: ask for fewer, or for more families"
+            )
+        family = FAMILIES[families[len(made) % len(families)]]
+        spec = family.draw(rng)
+        composition = f"{family.name}: {spec.composition}"
+        constants = " ".join(spec.all_constants)
+        # A task without constants is of its composition's split.
+        if split_of(composition) != split or (constants and split_of(f"constants {constants}") != split):
+            continue
+        one = Made(_task(family, spec, split), spec)
+        made.setdefault(one.task.id, one)
+    return list(made.values())
+
+
+def _task(family: Family, spec: Spec, split: Split) -> Task:
+    timed = family.timed[spec.kind if spec.kind in family.timed else ""]
+    names = ", ".join(each.name for each in spec.inputs)
+    lines = "".join(f"    {line}\n" for line in (*family.python(spec), "return v"))
+    constants = " ".join(spec.all_constants)
+    return Task(
+        id=f"{family.name}: {spec.composition} {constants}".strip(),
+        family=family.name,
+        dims=family.dims,
+        inputs=spec.inputs,
+        output=family.output_of(spec) if family.output_of else family.output,
+        sizes=(*family.sizes, timed),
+        timed=timed,
+        reference=family.cpp(spec, frozenset()),
+        statement=f"def function(xp, {names}):\n{lines}",
+        labels={
+            "split": split,
+            "family": family.name,
+            "composition": spec.composition,
+            "constants": constants,
+            "difficulty": str(len(spec.steps)),
+        },
+    )
+
+
+def variants(made: Made) -> list[Variant]:
+    """Right texts, the reference first, then roughly from slow to fast; no text twice."""
+    found: dict[str, Variant] = {}
+    for style in made.family.styles(made.spec):
+        code = made.family.cpp(made.spec, style)
+        found.setdefault(code, Variant(code, tuple(tag for tag in TECHNIQUES if tag in style)))
+    return list(found.values())
+
+
+# ---- Mistakes -------------------------------------------------------------------------------------------------------
+
+_EDITS: Sequence[tuple[str, Literal["build", "values", "bounds"], str, str]] = (
+    ("semicolon", "build", r"= in\[0\];", "= in[0]"),
+    ("undeclared", "build", r"float\* (__restrict )?o = out;\n", ""),
+    ("unclosed", "build", r"\}\n\Z", ""),
+    # A sum that does not start at nothing, a maximum that starts above everything.
+    ("start", "values", r"(float \w+|t\[[jk -]+\]|o\[[\w *+]+\]) = 0;", r"\1 = 1;"),
+    ("start", "values", r"-INFINITY", "INFINITY"),
+    ("inverse", "values", r"(float \w+) = 1 / ", r"\1 = "),
+    ("tail", "values", r"for \(; j < C; j\+\+\) \{\n(?:.*\n)*?\}\n", ""),
+    ("tail", "values", r"for \(; k < K; k\+\+\)(?: v|\n(?:#.*\n)?for).*\n", ""),
+    ("short", "values", r"(j < C|r < R|i < N|j < N); (\w)\+\+", r"\1 - 1; \2++"),
+    ("overrun", "bounds", r"(j < C|r < R|i < N|j < N); (\w)\+\+", r"\1 + 1; \2++"),
+)
+"""(name, how it fails, pattern, replacement), on the text of a right variant. The last two are for the loop that writes `out`."""
+
+
+def mistakes(made: Made, variant: Variant) -> list[Mistake]:
+    """What can go wrong in writing this variant; every one of them does fail."""
+    found = []
+    for name, fails, pattern, replacement in _EDITS:
+        if name in ("short", "overrun"):
+            last = {"R": "r < R", "C": "j < C", "N": "j < N" if made.task.family == "matmul" else "i < N"}[
+                made.task.output[-1]
+            ]
+            code = re.sub(pattern.replace("j < C|r < R|i < N|j < N", last), replacement, variant.code)
+        else:
+            code = re.sub(pattern, replacement, variant.code, count=1)
+        if code != variant.code:
+            found.append(Mistake(code, variant.tags, name, fails))
+    style = frozenset(variant.tags)
+    for name, spec in _wrong_specs(made):
+        found.append(Mistake(made.family.cpp(spec, style), variant.tags, name, "values"))
+    return found
+
+
+def _wrong_specs(made: Made) -> list[tuple[str, Spec]]:
+    """What the task is when steps are swapped or forgotten, or a constant is misread; where that shows in the values."""
+    spec, found = made.spec, []
+    for where in ("pre", "post"):
+        steps: tuple[Step, ...] = getattr(spec, where)
+        for place, step in enumerate(steps):
+            around = steps[:place], steps[place + 1 :]
+            if len(steps) > 1 or where == "post":
+                found.append(("dropped", replace(spec, **{where: around[0] + around[1]})))
+            if step.constant:
+                off = f"{float(step.constant) + 0.5:.1f}"
+                found.append(
+                    ("constant", replace(spec, **{where: (*around[0], replace(step, constant=off), *around[1])}))
+                )
+            if around[1]:
+                found.append(("swapped", replace(spec, **{where: (*around[0], around[1][0], step, *around[1][1:])})))
+    size = made.task.sizes[-3]
+    arrays = inputs(made.task, size, "normal", 0)
+    right = oracle(made.task, arrays)
+    shown = []
+    for name, wrong in found:
+        value = oracle(_task(made.family, wrong, "train"), arrays)
+        if np.abs(value - right).max() > 0.05 * np.abs(right).max():
+            shown.append((name, wrong))
+    return shown
