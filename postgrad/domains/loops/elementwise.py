@@ -65,7 +65,7 @@ ELEMENTWISE = Family(
     ("N",),
     ("N",),
     sizes=((1,), (17,), (1003,), (2050,)),
-    timed={"chain": (3_000_017,), "curve": (300_007,)},
+    timed={"chain": (4_000_037,), "curve": (300_007,)},
     draw=_draw,
     cpp=_cpp,
     python=_python,

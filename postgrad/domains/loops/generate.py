@@ -167,26 +167,28 @@ def mistakes(made: Made, variant: Variant) -> list[Mistake]:
 
 def _wrong_specs(made: Made) -> list[tuple[str, Spec]]:
     """What the task is when steps are swapped or forgotten, or a constant is misread; where that shows in the values."""
-    spec, found = made.spec, []
-    for where in ("pre", "post"):
-        steps: tuple[Step, ...] = getattr(spec, where)
-        for place, step in enumerate(steps):
-            around = steps[:place], steps[place + 1 :]
-            if len(steps) > 1 or where == "post":
-                found.append(("dropped", replace(spec, **{where: around[0] + around[1]})))
-            if step.constant:
-                off = f"{float(step.constant) + 0.5:.1f}"
-                found.append(
-                    ("constant", replace(spec, **{where: (*around[0], replace(step, constant=off), *around[1])}))
-                )
-            if around[1]:
-                found.append(("swapped", replace(spec, **{where: (*around[0], around[1][0], step, *around[1][1:])})))
-    size = made.task.sizes[-3]
-    arrays = inputs(made.task, size, "normal", 0)
+    spec = made.spec
+    found = [(name, replace(spec, pre=wrong)) for name, wrong in _wrong_steps(spec.pre)]
+    found += [(name, replace(spec, post=wrong)) for name, wrong in _wrong_steps(spec.post)]
+    arrays = inputs(made.task, made.task.sizes[-3], "normal", 0)
     right = oracle(made.task, arrays)
     shown = []
-    for name, wrong in found:
-        value = oracle(_task(made.family, wrong, "train"), arrays)
-        if np.abs(value - right).max() > 0.05 * np.abs(right).max():
-            shown.append((name, wrong))
+    for name, wrong_spec in found:
+        difference = oracle(_task(made.family, wrong_spec, "train"), arrays) - right
+        if np.abs(difference).max() > 0.05 * np.abs(right).max():
+            shown.append((name, wrong_spec))
     return shown
+
+
+def _wrong_steps(steps: tuple[Step, ...]) -> list[tuple[str, tuple[Step, ...]]]:
+    found = []
+    for place, step in enumerate(steps):
+        before, after = steps[:place], steps[place + 1 :]
+        if len(steps) > 1:
+            found.append(("dropped", before + after))
+        if step.constant:
+            misread = replace(step, constant=f"{float(step.constant) + 0.5:.1f}")
+            found.append(("constant", (*before, misread, *after)))
+        if after:
+            found.append(("swapped", (*before, after[0], step, *after[1:])))
+    return found

@@ -79,7 +79,7 @@ def _python(spec: Spec) -> Sequence[str]:
     return ["v = x", *before, *softmax, *after]
 
 
-def _styles(spec: Spec) -> Sequence[Style]:
+def _styles(_: Spec) -> Sequence[Style]:
     return [
         style(),
         style("fuse", "hoist"),
