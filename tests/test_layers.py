@@ -23,7 +23,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 LAYERS = (
     ("records",),
-    ("protocols", "chat", "config", "run", "progress", "ranks", "track", "grading", "attention"),
+    ("protocols", "chat", "config", "run", "progress", "ranks", "track", "grading", "attention", "sandbox"),
     ("data", "verify", "sample", "train", "evals", "report", "domains", "kernels"),
     ("recipes",),
     ("cli", "__main__", "doctor", "evaluate", "export"),
