@@ -15,6 +15,7 @@ import operator
 import os
 import statistics
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def proved(place: Place) -> None:
 def distance(place: Place, size: int, form: str, gradients: torch.dtype, offset: int) -> float:
     dtype = torch.float32 if form == "float32" else torch.bfloat16
     found = []
-    for apply in (adamw.update, adamw_triton.update):
+    for apply in (adamw.update, in_table):
         generator = torch.Generator(place.device).manual_seed(0)
 
         def drawn(dtype: torch.dtype, generator: torch.Generator = generator) -> Tensor:
@@ -83,15 +84,20 @@ def distance(place: Place, size: int, form: str, gradients: torch.dtype, offset:
         weight = drawn(dtype)
         residual = torch.zeros_like(weight, dtype=torch.int16) if form == "master" else None
         mean, square = (torch.zeros_like(weight, dtype=torch.float32) for _ in range(2))
+        part = adamw.Part(weight, residual, mean, square)
         scale = torch.tensor(0.7, device=place.device)
         for step in (1, 2, 3):
             gradient = drawn(gradients)
-            apply(weight, residual, gradient, mean, square, scale, adamw._factors(GROUP, step))
+            apply(part, gradient, scale, adamw._factors(GROUP, step))
         master = weight.float() if residual is None else adamw.joined(weight, residual)
         if residual is not None:
             assert torch.equal(adamw.divided(master)[0], weight), "the weight is the master's nearest"
         found.append((master, mean, square))
     return max(float((plain - kernel).abs().max() / plain.abs().max()) for plain, kernel in zip(*found, strict=True))
+
+
+def in_table(part: adamw.Part, gradient: Tensor, scale: Tensor, by: adamw.Factors) -> None:
+    adamw_triton.Table([part]).update([gradient], scale, by)
 
 
 def timed(place: Place, shape: str) -> None:
@@ -107,6 +113,7 @@ def timed(place: Place, shape: str) -> None:
         for weight in weights:
             weight.grad = torch.zeros_like(weight)
         times = limits.repeated(place, made.step, place.pick(20, 1))
+        host = [asked(place, made.step) for _ in times]
         numbers = sum(weight.numel() for weight in weights)
         # Read and written: weight and moments, and a residual; read: the gradient.
         moved = numbers * (2 * (2 + 2 + 8) + 2 if dtype == torch.bfloat16 else 2 * (4 + 8) + 4)
@@ -115,10 +122,18 @@ def timed(place: Place, shape: str) -> None:
             parameters=numbers,
             ms_best=round(1e3 * min(times), 3),
             ms_median=round(1e3 * statistics.median(times), 3),
+            ms_host_best=round(1e3 * min(host), 3),
             ms_floor=round(1e3 * moved / limits.bandwidth(place), 3),
         )
         del weights, made
         place.clear()
+
+
+def asked(place: Place, work: Any) -> float:
+    """Seconds until the host may go on, of a device that had nothing to do."""
+    began = place.now()
+    work()
+    return time.perf_counter() - began
 
 
 # ---- A step ----------------------------------------------------------------------------------------------------------

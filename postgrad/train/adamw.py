@@ -18,14 +18,16 @@ Weights that are float32, such as a LoRA adapter's, are their own masters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from postgrad.train import shard
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,29 @@ class Factors:
     eps: float
 
 
+class Part(NamedTuple):
+    """What this rank changes of one weight."""
+
+    weight: Tensor
+    residual: Tensor | None
+    mean: Tensor
+    """exp_avg: m."""
+    square: Tensor
+    """exp_avg_sq: v."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Weights of one parameter group that are changed together: of one device, one kind, one dtype of gradient and one count of steps."""
+
+    places: list[int]
+    """Among the group's weights that have a gradient."""
+    step: Tensor
+    """Counted once: "step" in the state of each."""
+    apply: Callable[[Sequence[Tensor], Tensor, Factors], None]
+    """(their gradients, scale, factors): one step."""
+
+
 class AdamW(torch.optim.Optimizer):
     """`master_weights` False: bfloat16 weights have no residual, and a change below half their spacing is lost."""
 
@@ -62,48 +87,82 @@ class AdamW(torch.optim.Optimizer):
         self.master_weights = master_weights
         self.scale: Tensor | None = None
         """Scalar that gradients are multiplied by as they are read; None: 1."""
+        self._sorted: dict[int, tuple[list[Any], list[Alike]]] = {}
+        """Of each parameter group, by its place: what its weights were when they were sorted, and how they were."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """From each weight's `grad`, bfloat16 or float32. The device is not waited for."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight] or self._begin(weight)
-                state["step"] += 1
-                own = {
-                    name: shard.local(state[name]) for name in ("exp_avg", "exp_avg_sq", "residual") if name in state
-                }
-                self._apply(
-                    shard.local(weight.detach()), shard.local(weight.grad), own, _factors(group, int(state["step"]))
-                )
+        for place, group in enumerate(self.param_groups):
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            gradients = [shard.local(weight.grad) for weight in weights]
+            for alike in self._alike(place, weights, gradients):
+                alike.step.add_(1)
+                scale = torch.ones((), device=gradients[alike.places[0]].device) if self.scale is None else self.scale
+                alike.apply([gradients[at] for at in alike.places], scale, _factors(group, int(alike.step)))
+
+    def _alike(self, place: int, weights: list[Tensor], gradients: list[Tensor]) -> list[Alike]:
+        """Sorted anew only where this differs from the step before: addresses too, because a kernel knows weights by them."""
+        now = [
+            *map(id, weights),
+            *[shard.local(weight).data_ptr() for weight in weights],
+            *[gradient.dtype for gradient in gradients],
+        ]
+        before, found = self._sorted.get(place, (None, []))
+        if now != before:
+            found = self._sort(weights, gradients)
+            self._sorted[place] = now, found
+        return found
+
+    def _sort(self, weights: list[Tensor], gradients: list[Tensor]) -> list[Alike]:
+        kinds: dict[Any, list[int]] = {}
+        for at, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            state = self.state[weight] or self._begin(weight)
+            kind = weight.device, weight.dtype, "residual" in state, gradient.dtype, int(state["step"])
+            kinds.setdefault(kind, []).append(at)
+        sorted_ = []
+        for (device, *_, taken), places in kinds.items():
+            step = torch.tensor(float(taken))
+            parts = []
+            for at in places:
+                state = self.state[weights[at]]
+                state["step"] = step
+                residual = shard.local(state["residual"]) if "residual" in state else None
+                moments = [shard.local(state[name]) for name in MOMENTS]
+                parts.append(Part(shard.local(weights[at].detach()), residual, *moments))
+            sorted_.append(Alike(places, step, _on(device, parts)))
+        return sorted_
 
     def _begin(self, weight: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[weight]
         state["step"] = torch.tensor(0.0)
-        state["exp_avg"] = torch.zeros_like(weight, dtype=torch.float32)
-        state["exp_avg_sq"] = torch.zeros_like(weight, dtype=torch.float32)
+        for name in MOMENTS:
+            state[name] = torch.zeros_like(weight, dtype=torch.float32)
         if self.master_weights and weight.dtype == torch.bfloat16:
             state["residual"] = torch.zeros_like(weight, dtype=torch.int16)
         return state
 
-    def _apply(self, weight: Tensor, gradient: Tensor, own: dict[str, Tensor], by: Factors) -> None:
-        scale = torch.ones((), device=weight.device) if self.scale is None else self.scale
-        apply = update
-        if weight.is_cuda:
-            from postgrad.train import adamw_triton
-
-            apply = adamw_triton.update
-        apply(weight, own.get("residual"), gradient, own["exp_avg"], own["exp_avg_sq"], scale, by)
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As it was saved. torch's own would round moments and residuals to their weight's dtype."""
         super().load_state_dict({**state_dict, "state": {}})
+        self._sorted.clear()
         weights = [weight for group in self.param_groups for weight in group["params"]]
         for index, values in state_dict["state"].items():
             devices = {name: "cpu" if name == "step" else weights[index].device for name in values}
             self.state[weights[index]] = {name: value.to(devices[name]) for name, value in values.items()}
+
+
+def _on(device: torch.device, parts: list[Part]) -> Callable[[Sequence[Tensor], Tensor, Factors], None]:
+    if device.type == "cuda":
+        from postgrad.train import adamw_triton
+
+        return adamw_triton.Table(parts).update
+
+    def one_by_one(gradients: Sequence[Tensor], scale: Tensor, by: Factors) -> None:
+        for part, gradient in zip(parts, gradients, strict=True):
+            update(part, gradient, scale, by)
+
+    return one_by_one
 
 
 def _factors(group: dict[str, Any], step: int) -> Factors:
@@ -119,16 +178,9 @@ def _factors(group: dict[str, Any], step: int) -> Factors:
     )
 
 
-def update(
-    weight: Tensor,
-    residual: Tensor | None,
-    gradient: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    scale: Tensor,
-    by: Factors,
-) -> None:
-    """One tensor's step, in place, with torch's plain operations; `adamw_triton.update` is the same on CUDA."""
+def update(part: Part, gradient: Tensor, scale: Tensor, by: Factors) -> None:
+    """One tensor's step, in place, with torch's plain operations; `adamw_triton.Table` is the same for many on CUDA."""
+    weight, residual, mean, square = part
     master = weight.float() if residual is None else joined(weight, residual)
     gradient = gradient.float() * scale
     master.mul_(by.keep)

@@ -181,21 +181,136 @@ def test_the_state_is_restored_as_it_was(tmp_path: Any) -> None:
 # ---- The kernel -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["master", "bfloat16", "float32"])
-@pytest.mark.parametrize("gradients", [torch.bfloat16, torch.float32], ids=str)
-def test_the_kernel_makes_the_steps_of_the_plain_operations(how: str, gradients: torch.dtype, measured: Any) -> None:
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CHUNKS = [(7, 5), (adamw_triton.CHUNK,), (0, 4), (3, adamw_triton.CHUNK + 16), (1025,), ()]
+"""One program or several, full and not; a rank's empty part."""
+
+
+def parts_of(how: str, unaligned: bool = False) -> list[adamw.Part]:
+    generator = torch.Generator().manual_seed(0)
     dtype = torch.float32 if how == "float32" else torch.bfloat16
-    starts = [start.to(dtype) for start in drawn(0)]
-    group = {**GROUP, "weight_decay": 0.1}
-    for start in starts:
-        states = []
-        for apply in (adamw.update, adamw_triton.update):
-            weight, residual = start.clone(), torch.zeros_like(start, dtype=torch.int16) if how == "master" else None
-            mean, square = torch.zeros(start.shape), torch.zeros(start.shape)
-            for step in range(1, 4):
-                gradient = torch.sin(torch.arange(start.numel()) * step).view(start.shape).to(gradients)
-                apply(weight, residual, gradient, mean, square, torch.tensor(0.7), adamw._factors(group, step))
-            states.append((weight if residual is None else adamw.joined(weight, residual), mean, square))
-        for name, plain, kernel in zip(("weight", "mean", "square"), *states, strict=True):
-            far = float((plain.float() - kernel.float()).abs().max() / plain.float().abs().max())
-            assert measured(f"AdamW kernel, {name}", far) < (2**-8 if plain.dtype == torch.bfloat16 else 1e-6)
+    parts = []
+    for shape in CHUNKS:
+        start = torch.randn(shape, generator=generator).to(DEVICE)
+        residual = placed(start, torch.int16, unaligned).zero_() if how == "master" else None
+        moments = [placed(start, torch.float32, unaligned).zero_() for _ in range(2)]
+        parts.append(adamw.Part(placed(start, dtype, unaligned), residual, *moments))
+    return parts
+
+
+def placed(values: Tensor, dtype: torch.dtype, unaligned: bool) -> Tensor:
+    """A copy; an unaligned one begins one number after an address that torch gives."""
+    memory = torch.empty(values.numel() + 1, dtype=dtype, device=values.device)
+    return memory[int(unaligned) :][: values.numel()].view(values.shape).copy_(values)
+
+
+def gradients_of(step: int, dtype: torch.dtype) -> list[Tensor]:
+    return [
+        torch.sin(torch.arange(1, math.prod(shape) + 1, device=DEVICE) * step).view(shape).to(dtype) * 3
+        for shape in CHUNKS
+    ]
+
+
+SCALE = torch.tensor(0.7, device=DEVICE)
+
+
+def numbers(part: adamw.Part, name: str) -> Tensor:
+    if name == "weight" and part.residual is not None:
+        return adamw.joined(part.weight, part.residual)
+    return torch.as_tensor(getattr(part, name)).float()
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / one.abs().max()) if one.numel() else 0.0
+
+
+def factors(step: int) -> adamw.Factors:
+    return adamw._factors({**GROUP, "weight_decay": 0.1}, step)
+
+
+def taken(parts: list[adamw.Part], dtype: torch.dtype, change: Any = lambda gradient: gradient) -> list[Tensor]:
+    """The parts' numbers after three steps of the kernel."""
+    table = adamw_triton.Table(parts)
+    for step in (1, 2, 3):
+        table.update([change(gradient) for gradient in gradients_of(step, dtype)], SCALE, factors(step))
+    return [tensor for part in parts for tensor in part if tensor is not None]
+
+
+HOW = pytest.mark.parametrize("how", ["master", "bfloat16", "float32"])
+GRADIENTS = pytest.mark.parametrize("gradients", [torch.bfloat16, torch.float32], ids=str)
+
+
+@HOW
+@GRADIENTS
+def test_the_kernel_makes_the_steps_of_the_plain_operations(how: str, gradients: torch.dtype, measured: Any) -> None:
+    plain, table = parts_of(how), parts_of(how)
+    taken(table, gradients)
+    for step in (1, 2, 3):
+        for part, gradient in zip(plain, gradients_of(step, gradients), strict=True):
+            adamw.update(part, gradient, SCALE, factors(step))
+    for one, other in zip(plain, table, strict=True):
+        for name in ("weight", "mean", "square"):
+            far = apart(numbers(one, name), numbers(other, name))
+            rounded = name == "weight" and how == "bfloat16"
+            assert measured(f"AdamW kernel, {name}", far) < (2**-6 if rounded else 1e-6)
+
+
+@HOW
+@GRADIENTS
+def test_addresses_of_any_alignment_change_no_bit(how: str, gradients: torch.dtype) -> None:
+    aligned = taken(parts_of(how), gradients)
+    assert any(tensor.data_ptr() % 16 for part in parts_of(how, True) for tensor in part if tensor is not None)
+    for found in (
+        taken(parts_of(how, True), gradients),
+        taken(parts_of(how), gradients, lambda gradient: placed(gradient, gradients, True)),
+        taken(
+            parts_of(how), gradients, lambda gradient: gradient.mT.contiguous().mT if gradient.ndim > 1 else gradient
+        ),
+    ):
+        for one, other in zip(aligned, found, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_rank_may_have_no_number_of_any_tensor() -> None:
+    nothing = [part for part in parts_of("master") if not part.weight.numel()]
+    adamw_triton.Table(nothing).update([part.weight for part in nothing], SCALE, factors(1))
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the optimizer takes its kernel on CUDA only")
+def test_on_cuda_the_optimizer_is_the_kernel() -> None:
+    assert isinstance(adamw._on(DEVICE, parts_of("master")).__self__, adamw_triton.Table)  # type: ignore[attr-defined]
+
+
+def test_the_optimizer_gives_the_kernel_what_it_gives_the_plain_operations(
+    monkeypatch: pytest.MonkeyPatch, measured: Any
+) -> None:
+    """Weights that get no gradient in some steps, float32 beside bfloat16, another dtype of gradients, another place in memory."""
+
+    def run(on: Any) -> list[Tensor]:
+        monkeypatch.setattr(adamw, "_on", on)
+        dtypes = [torch.bfloat16, torch.bfloat16, torch.float32]
+        weights = [torch.nn.Parameter(start.to(DEVICE, dtype)) for start, dtype in zip(drawn(0), dtypes, strict=True)]
+        optimizer = adamw.AdamW([{"params": weights[:2], "weight_decay": 0.1}, {"params": weights[2:]}], **GROUP)
+        for step, without in enumerate((0, None, 1, None, None), start=1):
+            for at, (weight, gradient) in enumerate(zip(weights, drawn(step), strict=True)):
+                weight.grad = None
+                weight.grad_dtype = torch.float32 if step > 3 else weight.dtype
+                weight.grad = None if at == without else gradient.to(DEVICE, weight.grad_dtype)
+            if step == 5:
+                weights[1].data = weights[1].data.clone()
+            optimizer.step()
+        states = [optimizer.state[weight] for weight in weights]
+        assert [int(state["step"]) for state in states] == [4, 4, 5]
+        masters = [
+            adamw.joined(weight.detach(), state["residual"]) if "residual" in state else weight.detach()
+            for weight, state in zip(weights, states, strict=True)
+        ]
+        return [*masters, *(state[name] for state in states for name in adamw.MOMENTS)]
+
+    def plain(device: torch.device, parts: list[adamw.Part]) -> Any:
+        return lambda gradients, scale, by: [
+            adamw.update(part, gradient, scale, by) for part, gradient in zip(parts, gradients, strict=True)
+        ]
+
+    for one, other in zip(run(plain), run(lambda device, parts: adamw_triton.Table(parts).update), strict=True):
+        assert measured("AdamW, its tables", apart(one, other)) < 1e-6
