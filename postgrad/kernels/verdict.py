@@ -84,7 +84,7 @@ class Reason(StrEnum):
     T17_TIMES_ITSELF = "T17_TIMES_ITSELF", "it reads a clock while it is called", "", SUSPICIOUS
     T18_WEAK_BASELINE = "T18_WEAK_BASELINE", "faster than this reference, not than the best baseline", "", SUSPICIOUS
     T19_TOO_SMALL = "T19_TOO_SMALL", "the call's own overhead is a large part of what is timed", "", UNCHECKED
-    T20_UNSTABLE = "T20_UNSTABLE", "the bucket means vary too much to give a number", "T08 T17", UNCHECKED
+    T20_UNSTABLE = "T20_UNSTABLE", "the rounds vary too much to give a number", "T08 T17", UNCHECKED
     T20_NOT_REPRODUCED = "T20_NOT_REPRODUCED", "a second measurement did not agree with the first", "T15", UNCHECKED
     T21_ASYNC_RETURN = "T21_ASYNC_RETURN", "it returned before its output was there"
     T22_STOLEN_SLOT = "T22_STOLEN_SLOT", "its work ran in the reference's turn"
@@ -233,7 +233,7 @@ class Timing:
     speedup: float | None
     """The ratio rounded toward 1, and 1 where the interval holds 1; None where a finding forbids a number."""
     variance: float | None
-    """Of the logarithms of the bucket means."""
+    """Of the mean logarithms of eight large buckets, which the gate bounds."""
     stopped: Literal["precise", "budget", "rounds", "impossible"]
     """Why no further round was run."""
     cache: Literal["warm", "cold"]

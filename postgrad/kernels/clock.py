@@ -1,0 +1,287 @@
+"""How much faster one kernel is than another: paired rounds, two clocks, numbers that are refused rather than guessed.
+
+The protocol is CUDA-L1's (arXiv 2507.14111), as its paper has it:
+
+    each round: fresh values at fresh addresses, then reference and candidate back to back in random order, one ratio
+    at the end: median of bucket means, refused where their variance is above 0.005, rounded toward 1 (estimate.py)
+                (refused as well where the interval is wider than 5 % to either side: then there is no number to tell)
+    above 3x, or twice the best so far: again with other workers, and both must agree within 10 %
+
+Both sides run in processes of their own, and the grader times the round trip. What a round trip costs besides the work is in both times; it
+draws the ratio toward 1, so it is measured with empty calls and reported, not subtracted. Above 5 % of the reference the task is too small.
+
+The second clock is the CPU time of a worker's whole process tree, read from outside. On a CPU the two must agree:
+
+    between calls a worker uses no CPU time; inside them no more than `cores` times the wall time
+    CPU time for a call <= 1.25 x cores x its typical wall time, else some calls do the work of others
+    the ratio <= 1.25 x cores x the ratio of CPU times, else the reference waited where it should have worked
+
+Rounds end at a precision, at the budget or at a number of rounds. The precision is looked at after 80, 160, 320 ... rounds and asks how wide the
+interval is and whether the gate is passed, never where the ratio lies, so that stopping early favours no result.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Protocol
+
+from postgrad.kernels import estimate as estimates
+from postgrad.kernels.estimate import COUNTS_ABOVE, Estimate
+from postgrad.kernels.verdict import REJECTED, UNCHECKED, Finding, KernelStatus, Reason, Timing, conclude
+
+
+class Timed(Protocol):
+    """A started worker with one implementation in it. Errors of its process pass through `measure`."""
+
+    def call(self, k: int) -> float:
+        """Runs on the k-th inputs; seconds of the round trip on the grader's clock."""
+
+    def empty(self) -> float:
+        """Seconds of a round trip that runs nothing."""
+
+    def cpu_seconds(self) -> float:
+        """Used so far by its whole process tree, those that have ended included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Fixed before the first round, and kept in the record."""
+
+    bucket_rounds: int = 10
+    buckets: int = 8
+    """The fewest."""
+    level: float = 0.99
+    gate: float = 0.005
+    """The most variance of the means of large buckets (third-party report of the paper's value)."""
+    widest: float = 0.05
+    """Half the interval's width, relative, above which there is no number."""
+    precise: float = 0.01
+    """Half the interval's width, relative, at which rounds end."""
+    most_rounds: int = 5120
+    warm_up: int = 3
+    empty_calls: int = 10
+    overhead: float = 0.05
+    """The most of the reference's time that an empty call may take."""
+    cores: float = 1.0
+    """That a worker may use at once."""
+    late: float = 0.05
+    """CPU time between calls as a share of the wall time in them: what a worker may spend on itself."""
+    disagree: float = 1.25
+    """The factor by which the two clocks may differ. Caches and the cost of waking up make them differ honestly."""
+    tick_s: float = 0.0
+    """Resolution of `cpu_seconds`, where it has one."""
+
+
+AGAIN_ABOVE = 3.0
+AGAIN_ABOVE_BEST = 2.0
+AGREE_WITHIN = 1.10
+
+
+def measure(
+    reference: Timed,
+    candidate: Timed,
+    budget_s: float,
+    rng: random.Random,
+    *,
+    rules: Rules = Rules(),
+    prepare: Callable[[int], None] = lambda _: None,
+    flush: Callable[[], None] | None = None,
+    now: Callable[[], float] = time.monotonic,
+) -> Timing:
+    """Both must have been started. `prepare(k)` places the k-th values for both; k counts warm-up rounds too.
+
+    `flush`, called before each call, makes it a cold measurement (cache.Flush). `now` is the clock of the budget alone. A round is never
+    cut, so the budget is overrun by up to one.
+    """
+    began = now()
+    sides = (_Clocked(reference, flush), _Clocked(candidate, flush))
+    overhead = [side.timed.empty() for _ in range(rules.empty_calls) for side in sides]
+    warm_up: list[tuple[float, float]] = []
+    reference_first: list[bool] = []
+    stopped: Literal["precise", "budget", "rounds", "impossible"] = "rounds"
+    found: Estimate | None = None
+    look = rules.bucket_rounds * rules.buckets
+    impossible: Finding | None = None
+    for k in range(rules.warm_up + rules.most_rounds):
+        if now() - began >= budget_s:
+            stopped = "budget"
+            break
+        prepare(k)
+        first = rng.random() < 0.5
+        for side in sides if first else sides[::-1]:
+            side.call(k)
+        impossible = _impossible(sides, k)
+        if impossible:
+            stopped = "impossible"
+            break
+        if k < rules.warm_up:
+            warm_up.append((sides[0].last, sides[1].last))
+            continue
+        for side in sides:
+            side.count()
+        reference_first.append(first)
+        if len(reference_first) == look:
+            look *= 2
+            found = _estimate(sides, rules)
+            if found and found.half_width <= rules.precise and found.variance <= rules.gate:
+                stopped = "precise"
+                break
+    found = _estimate(sides, rules)
+    findings = [impossible] if impossible else _findings(sides, found, overhead, rules)
+    counted = found is not None and conclude(findings) not in (UNCHECKED, REJECTED)
+    return Timing(
+        reference_s=tuple(sides[0].wall),
+        candidate_s=tuple(sides[1].wall),
+        reference_first=tuple(reference_first),
+        warm_up_s=tuple(warm_up),
+        overhead_s=tuple(overhead),
+        reference_cpu_s=(sides[0].cpu_inside, sides[0].cpu_between),
+        candidate_cpu_s=(sides[1].cpu_inside, sides[1].cpu_between),
+        bucket_means=found.bucket_means if found else (),
+        ratio=found.ratio if found else None,
+        interval=found.interval if found else None,
+        speedup=found.speedup if found and counted else None,
+        variance=found.variance if found else None,
+        stopped=stopped,
+        cache="cold" if flush else "warm",
+        budget_s=budget_s,
+        spent_s=now() - began,
+        rules=asdict(rules),
+        findings=tuple(findings),
+    )
+
+
+def why_again(timing: Timing, best: float | None) -> str | None:
+    """Why a gain must be measured again before it counts; None where it need not. `best` is the task's best speed-up so far."""
+    if timing.speedup is None or timing.again is not None:
+        return None
+    if timing.speedup > AGAIN_ABOVE:
+        return f"a speed-up of {timing.speedup:.2f} is above {AGAIN_ABOVE:g}"
+    if best is not None and timing.speedup > AGAIN_ABOVE_BEST * max(best, 1.0):
+        return f"a speed-up of {timing.speedup:.2f} is above {AGAIN_ABOVE_BEST:g} times the best so far, {best:.2f}"
+    return None
+
+
+def reverified(first: Timing, second: Timing) -> Timing:
+    """The first measurement with the second in `again`. `second` is of the same two codes in other workers.
+
+    Where both agree within 10 % the speed-up is the smaller one. Otherwise, or where the second gave no number, there is none.
+    """
+    findings = [*first.findings, *second.findings]
+    one, other = first.ratio, second.ratio
+    if one is not None and other is not None and max(one, other) > AGREE_WITHIN * min(one, other):
+        told = f"{one:.3f}, then {other:.3f}: further apart than {AGREE_WITHIN - 1:.0%}"
+        findings.append(Finding(Reason.T20_NOT_REPRODUCED, told))
+    agreed = None if conclude(findings) in (UNCHECKED, REJECTED) else _smaller(first.speedup, second.speedup)
+    return replace(first, speedup=agreed, findings=tuple(findings), again=second)
+
+
+def _smaller(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else min(one, other)
+
+
+class _Clocked:
+    """One side with its two clocks. What the warm-up used is in neither."""
+
+    def __init__(self, timed: Timed, flush: Callable[[], None] | None) -> None:
+        self.timed = timed
+        self.flush = flush
+        self.wall: list[float] = []
+        self.cpu_inside = 0.0
+        self.cpu_between = 0.0
+        self.last = 0.0
+        self._inside = 0.0
+        self._between = 0.0
+        self._after: float | None = None
+
+    def call(self, k: int) -> None:
+        if self.flush:
+            self.flush()
+        before = self.timed.cpu_seconds()
+        self.last = self.timed.call(k)
+        after = self.timed.cpu_seconds()
+        self._inside = after - before
+        self._between = 0.0 if self._after is None else before - self._after
+        self._after = after
+
+    def count(self) -> None:
+        """The last call belongs to the measurement."""
+        self.wall.append(self.last)
+        self.cpu_inside += self._inside
+        self.cpu_between += self._between
+
+    @property
+    def typical(self) -> float:
+        """Seconds of a call by its geometric mean, as the ratio takes it."""
+        return math.exp(math.fsum(map(math.log, self.wall)) / len(self.wall))
+
+
+_Sides = tuple[_Clocked, _Clocked]
+
+
+def _estimate(sides: _Sides, rules: Rules) -> Estimate | None:
+    ratios = [one / other for one, other in zip(sides[0].wall, sides[1].wall, strict=True)]
+    return estimates.estimate(ratios, bucket_rounds=rules.bucket_rounds, buckets=rules.buckets, level=rules.level)
+
+
+def _impossible(sides: _Sides, k: int) -> Finding | None:
+    """Zero, negative, NaN or infinite; such a time is told and never stored."""
+    for side, means in zip(sides, (UNCHECKED, REJECTED), strict=True):
+        if not 0 < side.last < math.inf:
+            return Finding(Reason.T13_IMPOSSIBLE_TIME, f"a call took {side.last} s", f"round {k}", means)
+    return None
+
+
+def _findings(sides: _Sides, found: Estimate | None, overhead: Sequence[float], rules: Rules) -> list[Finding]:
+    rounds = len(sides[0].wall)
+    if found is None:
+        told = f"{rounds} rounds fitted in the time given, {rules.buckets} are the fewest"
+        return [Finding(Reason.BUDGET_TOO_SMALL, told)]
+    findings = []
+    spent = statistics.median(overhead)
+    typical = statistics.median(sides[0].wall)
+    if spent > rules.overhead * typical:
+        told = f"an empty call takes {spent:.2e} s, {spent / typical:.0%} of the reference's {typical:.2e} s"
+        findings.append(Finding(Reason.T19_TOO_SMALL, told))
+    if found.variance > rules.gate or found.half_width > rules.widest:
+        told = (
+            f"variance of the means {found.variance:.4f} (at most {rules.gate:g}), "
+            f"interval +-{found.half_width:.1%} (at most {rules.widest:.0%}) after {rounds} rounds"
+        )
+        findings.append(Finding(Reason.T20_UNSTABLE, told))
+    # Reading a clock of ticks before and after errs by up to a tick each time: four standard deviations of the sum.
+    unknown = spent * rounds + rules.tick_s * (1 + 4 * math.sqrt(rounds / 6))
+    for side, means in zip(sides, (UNCHECKED, REJECTED), strict=True):
+        findings += _clocks_of(side, unknown, means, rules)
+    used = sides[1].cpu_inside + sides[1].cpu_between - unknown
+    if not findings and found.ratio > COUNTS_ABOVE and used > 0:
+        ratio = (sides[0].cpu_inside + sides[0].cpu_between + unknown) / used
+        if found.ratio > rules.disagree * rules.cores * ratio:
+            told = f"faster by {found.ratio:.2f} in wall time, at most by {ratio:.2f} in CPU time: the reference waited"
+            findings.append(Finding(Reason.T15_REFERENCE_SLOWED, told, means=UNCHECKED))
+    return findings
+
+
+def _clocks_of(side: _Clocked, unknown: float, means: KernelStatus, rules: Rules) -> list[Finding]:
+    """`unknown`: CPU-seconds of one side that prove nothing. What the reference does so is a fault of the task."""
+    who = "candidate" if means is REJECTED else "reference"
+    wall, rounds = math.fsum(side.wall), len(side.wall)
+    if side.cpu_between > rules.late * wall + unknown:
+        told = f"the {who} used {side.cpu_between:.3g} CPU-seconds between calls that took {wall:.3g} s"
+        return [Finding(Reason.T02_LATE_WORK, told, means=means)]
+    used = side.cpu_inside + side.cpu_between
+    if used > rules.cores * (1 + rules.late) * wall + unknown:
+        told = f"the {who} used {used:.3g} CPU-seconds in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
+        return [Finding(Reason.T02_LATE_WORK, told, means=means)]
+    if side.cpu_inside > rules.disagree * rules.cores * side.typical * rounds + unknown:
+        told = (
+            f"the {who} used {side.cpu_inside / rounds:.3g} CPU-seconds a call, but a typical call takes "
+            f"{side.typical:.3g} s: some calls do the work of others"
+        )
+        return [Finding(Reason.T09_BATCH_AND_SKIP, told, means=means)]
+    return []

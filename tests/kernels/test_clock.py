@@ -1,0 +1,356 @@
+"""The protocol on scripted clocks: what it finds, what it refuses, how often it is wrong. Nothing here asserts how long anything really takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import repeat
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postgrad.kernels.clock import Rules, measure, reverified, why_again
+from postgrad.kernels.scripted import (
+    Call,
+    Machine,
+    Noise,
+    Script,
+    ScriptedSide,
+    batch_and_skip,
+    constant,
+    drift,
+    elsewhere,
+    late,
+    lucky,
+    sleeping,
+)
+from postgrad.kernels.verdict import KernelStatus, Reason, Timing, conclude
+from postgrad.records import from_json, to_json
+
+
+def timed(
+    reference: Script,
+    candidate: Script,
+    *,
+    machine: Machine | None = None,
+    budget_s: float = 10,
+    seed: int = 0,
+    empty_s: float = 0.0,
+    **rules: float,
+) -> Timing:
+    machine = machine or Machine()
+    one, other = (ScriptedSide(machine, script, empty_s=empty_s) for script in (reference, candidate))
+    return measure(one, other, budget_s, random.Random(seed), rules=Rules(**rules), now=machine.now)
+
+
+def reasons(timing: Timing) -> list[Reason]:
+    return [finding.reason for finding in timing.findings]
+
+
+# ---- Numbers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ratio", "speedup"), [(1.118, 1.11), (0.992, 1.0), (2.0, 2.0), (1.0, 1.0), (0.5, 0.5)])
+def test_a_quiet_machine_gives_the_ratio_rounded_toward_one(ratio: float, speedup: float) -> None:
+    timing = timed(constant(2e-3 * ratio), constant(2e-3))
+    assert timing.ratio == pytest.approx(ratio)
+    assert timing.speedup == speedup
+    assert timing.findings == ()
+    assert timing.stopped == "precise"
+    assert len(timing.reference_s) == 80
+
+
+def test_every_number_is_kept() -> None:
+    machine = Machine(noise=Noise(random.Random(1), cv=0.1))
+    timing = timed(constant(3e-3), constant(2e-3), machine=machine, empty_s=1e-5)
+    rounds = len(timing.reference_s)
+    assert rounds == len(timing.candidate_s) == len(timing.reference_first)
+    assert len(timing.warm_up_s) == 3
+    assert len(timing.overhead_s) == 20
+    assert set(timing.overhead_s) == {1e-5}
+    assert math.fsum((*timing.reference_s, *timing.candidate_s, *timing.overhead_s, *map(sum, timing.warm_up_s))) == (
+        pytest.approx(machine.now())
+    )
+    assert timing.reference_cpu_s[0] == pytest.approx(math.fsum(timing.reference_s) - rounds * 1e-5)
+    assert timing.rules["gate"] == 0.005
+    assert from_json(Timing, json.dumps(json.loads(to_json(timing)), allow_nan=False)) == timing
+
+
+def test_both_sides_get_the_same_fresh_inputs_in_random_order() -> None:
+    machine, prepared = Machine(), []
+    one, other = ScriptedSide(machine, constant(1e-3)), ScriptedSide(machine, constant(1e-3))
+    timing = measure(one, other, 10, random.Random(3), prepare=prepared.append, now=machine.now)
+    assert prepared == one.asked == other.asked == list(range(83))
+    assert 20 < sum(timing.reference_first) < 60
+    again = measure(one, other, 10, random.Random(3), now=machine.now)
+    assert again.reference_first == timing.reference_first
+    assert measure(one, other, 10, random.Random(4), now=machine.now).reference_first != timing.reference_first
+
+
+def test_a_cold_measurement_flushes_before_every_call() -> None:
+    machine, flushed = Machine(), []
+    one, other = ScriptedSide(machine, constant(1e-3)), ScriptedSide(machine, constant(1e-3))
+    timing = measure(one, other, 10, random.Random(0), flush=lambda: flushed.append(1), now=machine.now)
+    assert timing.cache == "cold"
+    assert len(flushed) == 2 * 83
+
+
+def test_the_budget_ends_the_rounds() -> None:
+    machine = Machine(noise=Noise(random.Random(1), cv=0.3))
+    timing = timed(constant(1e-2), constant(1e-2), machine=machine, budget_s=4)
+    assert timing.stopped == "budget"
+    assert 4 <= timing.spent_s < 4.5
+    short = timed(constant(1.0), constant(1.0), budget_s=10)
+    assert reasons(short) == [Reason.BUDGET_TOO_SMALL]
+    assert (short.ratio, short.speedup, short.interval) == (None, None, None)
+    slow = timed(constant(1.0), constant(0.5), budget_s=30)
+    assert slow.speedup == 2.0, "a slow kernel gets smaller buckets"
+
+
+def test_the_rounds_have_a_bound() -> None:
+    machine = Machine(noise=Noise(random.Random(1), cv=0.3))
+    timing = timed(constant(1e-3), constant(1e-3), machine=machine, budget_s=1e9, most_rounds=100)
+    assert timing.stopped == "rounds"
+    assert len(timing.reference_s) == 100
+
+
+# ---- Invariances ----------------------------------------------------------------------------------------------------
+
+durations = st.floats(1e-4, 1e-2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(durations, durations, st.integers(0, 2**32))
+def test_exchanging_the_sides_inverts_the_ratio(one: float, other: float, seed: int) -> None:
+    there, back = timed(constant(one), constant(other), seed=seed), timed(constant(other), constant(one), seed=seed)
+    assert there.ratio is not None
+    assert back.ratio == pytest.approx(1 / there.ratio)
+
+
+@settings(max_examples=30, deadline=None)
+@given(durations, durations, st.floats(1, 50))
+def test_a_machine_that_is_slower_for_both_gives_the_same_number(one: float, other: float, factor: float) -> None:
+    slow = timed(constant(one), constant(other), machine=Machine(slow=lambda seconds: factor), budget_s=1e9)
+    assert slow.ratio == pytest.approx(one / other)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 2**32))
+def test_who_goes_first_does_not_matter(one: int, other: int) -> None:
+    assert (
+        timed(constant(3e-3), constant(2e-3), seed=one).ratio == timed(constant(3e-3), constant(2e-3), seed=other).ratio
+    )
+
+
+# ---- How often it is wrong ------------------------------------------------------------------------------------------
+
+
+def busy(seed: int) -> Machine:
+    """Spread of 5 %, one call in fifty 1.5 to 5 times as long, and a clock that wanders by 15 % over half a minute."""
+    return Machine(slow=drift(0.15, period_s=30), noise=Noise(random.Random(seed), cv=0.05, spikes=0.02))
+
+
+def measured(gain: float, trials: int) -> Iterator[Timing]:
+    for seed in range(trials):
+        yield timed(constant(5e-3 * gain), constant(5e-3), machine=busy(1_000_000 + seed), seed=seed, empty_s=5e-5)
+
+
+def test_a_kernel_against_itself_is_one() -> None:
+    timings = list(measured(1.0, 200))
+    outside = [t.speedup for t in timings if t.speedup is None or not 0.99 <= t.speedup <= 1.01]
+    assert len(outside) <= 2, outside
+
+
+def test_a_gain_of_five_percent_is_found() -> None:
+    timings = list(measured(1.05, 200))
+    found = sum(t.speedup is not None and t.speedup > 1.01 for t in timings)
+    assert found >= 190
+    assert all(t.spent_s < 11 for t in timings)
+
+
+def test_two_measurements_agree_within_two_percent() -> None:
+    ratios = [t.ratio for t in measured(1.3, 60)]
+    apart = [abs(one / other - 1) for one, other in zip(ratios[::2], ratios[1::2], strict=True)]
+    assert sum(difference > 0.02 for difference in apart) <= len(apart) * 0.05
+
+
+def test_noise_that_hides_everything_gives_no_gain() -> None:
+    """Every other call interrupted: the few bucket means that a short budget allows must not be luck."""
+    wrong = 0
+    for seed in range(200):
+        machine = Machine(noise=Noise(random.Random(seed), cv=0.3, spikes=0.5))
+        timing = timed(constant(5e-2), constant(5e-2), machine=machine, seed=seed, budget_s=12)
+        wrong += timing.speedup is not None and not 0.99 <= timing.speedup <= 1.01
+    assert wrong <= 2
+
+
+# ---- What it refuses ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [2, 4, 8, 20])
+def test_batch_and_skip_is_seen(every: int) -> None:
+    timing = timed(constant(5e-3), batch_and_skip(5e-3, every, skipped=1e-5), machine=busy(every))
+    assert reasons(timing)[-1] is Reason.T09_BATCH_AND_SKIP
+    assert timing.speedup is None
+
+
+def test_late_work_is_seen() -> None:
+    timing = timed(constant(5e-3), late(5e-3, shown=1e-3), machine=busy(0))
+    assert reasons(timing) == [Reason.T02_LATE_WORK]
+    assert conclude(timing.findings) is KernelStatus.REJECTED
+    assert timing.ratio == pytest.approx(5, rel=0.05)
+    assert timing.speedup is None
+
+
+def test_work_on_other_cores_is_seen_where_only_one_may_be_used() -> None:
+    def one(cores: float) -> Timing:
+        return timed(constant(5e-3), elsewhere(5e-3, shown=2.5e-3), cores=cores)
+
+    assert reasons(one(1)) == [Reason.T02_LATE_WORK]
+    assert one(2).speedup == 2.0
+
+
+def test_a_reference_that_was_made_to_wait_is_seen() -> None:
+    timing = timed(sleeping(5e-3, slept=1e-2), constant(5e-3))
+    assert reasons(timing) == [Reason.T15_REFERENCE_SLOWED]
+    assert conclude(timing.findings) is KernelStatus.UNCHECKED
+
+
+def test_a_reference_that_breaks_the_rules_is_no_fault_of_the_candidate() -> None:
+    timing = timed(late(5e-3, shown=1e-3), constant(5e-3))
+    assert reasons(timing) == [Reason.T02_LATE_WORK]
+    assert conclude(timing.findings) is KernelStatus.UNCHECKED
+
+
+def test_interruptions_are_no_fault_of_anyone() -> None:
+    """Waiting that hits one side alone, as preemption does to the longer calls, is not taken for work."""
+    for seed in range(50):
+        machine = Machine(noise=Noise(random.Random(seed), cv=0.05, spikes=0.1))
+        timing = timed(constant(6e-3), constant(5e-3), machine=machine, seed=seed)
+        assert conclude(timing.findings) in (KernelStatus.ACCEPTED, KernelStatus.UNCHECKED)
+
+
+def test_a_clock_of_ticks_accuses_nobody() -> None:
+    """CPU time in steps of 10 ms beside calls of 2 ms."""
+
+    class Ticking(ScriptedSide):
+        def cpu_seconds(self) -> float:
+            return math.floor(super().cpu_seconds() * 100) / 100
+
+    for seed in range(50):
+        machine = busy(seed)
+        one, other = Ticking(machine, constant(2e-3)), Ticking(machine, constant(2e-3))
+        timing = measure(one, other, 2, random.Random(seed), rules=Rules(tick_s=0.01), now=machine.now)
+        assert timing.findings == ()
+    caught = Ticking(machine, late(2e-3, shown=2e-4))
+    timing = measure(one, caught, 2, random.Random(0), rules=Rules(tick_s=0.01), now=machine.now)
+    assert reasons(timing) == [Reason.T02_LATE_WORK]
+
+
+def test_a_task_that_is_too_small_has_no_number() -> None:
+    timing = timed(constant(1e-4), constant(5e-5), empty_s=5e-5)
+    assert Reason.T19_TOO_SMALL in reasons(timing)
+    assert timing.speedup is None
+    assert timing.ratio == pytest.approx(1.5), "2 but for the overhead, which draws toward 1"
+    large = timed(constant(1e-2), constant(5e-3), empty_s=5e-5)
+    assert large.speedup == 1.99
+
+
+def test_means_that_vary_are_refused() -> None:
+    def changing() -> Iterator[Call]:
+        while True:
+            yield from repeat(Call(5e-3), 40)
+            yield from repeat(Call(7e-3), 40)
+
+    timing = timed(constant(5e-3), changing())
+    assert Reason.T20_UNSTABLE in reasons(timing)
+    assert timing.speedup is None
+
+
+def test_one_long_interruption_costs_more_rounds_and_no_truth() -> None:
+    def interrupted() -> Iterator[Call]:
+        yield from repeat(Call(5e-3), 50)
+        yield Call(5e-3, wait=0.5)
+        yield from repeat(Call(5e-3))
+
+    timing = timed(constant(6e-3), interrupted())
+    assert timing.speedup == 1.2
+    assert len(timing.reference_s) == 320, "after 160 the gate still sees it"
+    stopped = timed(constant(6e-3), interrupted(), most_rounds=160)
+    assert reasons(stopped) == [Reason.T20_UNSTABLE]
+    assert stopped.ratio == pytest.approx(1.2)
+    assert stopped.speedup is None
+
+
+def test_luck_at_the_beginning_is_outvoted() -> None:
+    timing = timed(constant(5e-3), lucky(5e-3, 20, factor=3), machine=busy(0))
+    assert timing.speedup in (None, 1.0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1e-3, math.nan, math.inf])
+def test_an_impossible_time_is_told_and_not_stored(seconds: float) -> None:
+    class Lying(ScriptedSide):
+        def call(self, k: int) -> float:
+            return super().call(k) if k < 10 else seconds
+
+    machine = Machine()
+    one, other = ScriptedSide(machine, constant(1e-3)), Lying(machine, constant(1e-3))
+    timing = measure(one, other, 10, random.Random(0), now=machine.now)
+    assert reasons(timing) == [Reason.T13_IMPOSSIBLE_TIME]
+    assert timing.findings[0].where == "round 10"
+    assert timing.stopped == "impossible"
+    assert len(timing.candidate_s) == 7
+    json.dumps(json.loads(to_json(timing)), allow_nan=False)
+
+
+def test_an_error_of_the_worker_passes_through() -> None:
+    class Dying(ScriptedSide):
+        def call(self, k: int) -> float:
+            raise ConnectionError("the worker ended")
+
+    machine = Machine()
+    with pytest.raises(ConnectionError, match="the worker ended"):
+        measure(ScriptedSide(machine, constant(1)), Dying(machine, constant(1)), 10, random.Random(0), now=machine.now)
+
+
+# ---- Again ----------------------------------------------------------------------------------------------------------
+
+
+def fast(ratio: float) -> Timing:
+    return timed(constant(1e-3 * ratio), constant(1e-3))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "best", "again"),
+    [
+        (3.0, None, False),
+        (3.02, None, True),
+        (2.5, None, False),
+        (2.5, 1.2, True),
+        (2.4, 1.2, False),
+        (1.5, 0.5, False),
+    ],
+)
+def test_what_is_measured_again(ratio: float, best: float | None, again: bool) -> None:
+    assert (why_again(fast(ratio), best) is not None) == again
+
+
+def test_two_that_agree_give_the_smaller() -> None:
+    both = reverified(fast(4.0), fast(3.8))
+    assert both.speedup == 3.8
+    assert both.again is not None
+    assert both.ratio == pytest.approx(4.0)
+    assert why_again(both, None) is None, "once is enough"
+    assert reverified(fast(4.0), fast(4.4 - 1e-9)).speedup == 4.0
+
+
+def test_two_that_do_not_agree_give_none() -> None:
+    both = reverified(fast(4.0), fast(1.0))
+    assert both.speedup is None
+    assert reasons(both) == [Reason.T20_NOT_REPRODUCED]
+    nothing = reverified(fast(4.0), replace(fast(4.0), ratio=None, speedup=None))
+    assert nothing.speedup is None
