@@ -15,9 +15,9 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-SOURCE = Path(__file__).read_bytes()
+with open(__file__, "rb") as _file:
+    SOURCE = _file.read()
 VARIABLE = "POSTGRAD_CHANNEL"
 """The environment variable that tells a Worker's program the number of its socket."""
 _LENGTH = struct.Struct("<Q")

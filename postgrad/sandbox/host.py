@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -188,8 +189,19 @@ def _visible(read: Sequence[Path]) -> tuple[list[tuple[str, str]], list[tuple[st
             raise ValueError("read holds '/': name the folders that the program needs")
         if not os.path.exists(seen):
             raise ValueError(f"read holds {str(path)!r}, which does not exist")
+        _readable_by_others(seen)
         binds.append((os.path.realpath(seen), seen))
     return sorted(set(binds), key=lambda pair: pair[1].count("/")), links
+
+
+def _readable_by_others(path: str) -> None:
+    """Root's sandboxes run as a user of their own, who is neither owner nor in the group."""
+    mode = os.stat(path).st_mode
+    wanted = 0o5 if stat.S_ISDIR(mode) else 0o4
+    if os.getuid() == 0 and mode & wanted != wanted:
+        raise ValueError(
+            f"read holds {path!r}, of mode {stat.S_IMODE(mode):o}: other users must be able to read it (chmod o+rX)"
+        )
 
 
 def _inside(name: str) -> None:

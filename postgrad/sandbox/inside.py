@@ -53,6 +53,7 @@ def serve(
         # A signal with a handler reaches process 1 even from within; without one the kernel drops it.
         for quiet in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(quiet, signal.SIG_DFL)
+        os.umask(0o022)
         with _layer("mounts"):
             _build(job, user)
         with _layer("privileges"):
@@ -115,11 +116,9 @@ def _build(job: Job, user: int | None) -> None:
     for source, target in job.links:
         os.symlink(source, target)
     os.makedirs("/dev/shm", exist_ok=True)
-    for name in _DEVICES:
+    for name in _devices(job, "/host/dev"):
         _bind(f"/host/dev/{name}", f"/dev/{name}", devices=True)
     if job.gpu is not None:
-        for name in (*_GPU, f"nvidia{job.gpu}"):
-            _bind(f"/host/dev/{name}", f"/dev/{name}", devices=True)
         _bind("/host/sys", "/sys")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
@@ -148,6 +147,13 @@ def _build(job: Job, user: int | None) -> None:
     os.rmdir("/host")
     linux.mount("none", "/", None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | quiet)
     os.chdir(FOLDER)
+
+
+def _devices(job: Job, folder: str) -> list[str]:
+    if job.gpu is None:
+        return list(_DEVICES)
+    common = [name for name in _GPU if os.path.exists(f"{folder}/{name}")]
+    return [*_DEVICES, *common, f"nvidia{job.gpu}"]
 
 
 def _bind(source: str, target: str, *, devices: bool = False) -> None:
@@ -213,9 +219,8 @@ def _become(job: Job, told: int, *, counted: bool) -> NoReturn:
         linux.no_new_privileges()
     if landlock.version() is not None:
         with _layer("landlock"):
-            names = [*_DEVICES, *(() if job.gpu is None else (*_GPU, f"nvidia{job.gpu}"))]
             threads = [] if job.gpu is None else ["/proc"]
-            landlock.restrict(["/"], [*_WRITABLE, *threads], [f"/dev/{name}" for name in names])
+            landlock.restrict(["/"], [*_WRITABLE, *threads], [f"/dev/{name}" for name in _devices(job, "/dev")])
     with _layer("seccomp"):
         seccomp.install(memfd=counted)
     os.write(told, _READY)
@@ -260,6 +265,9 @@ def _limit(job: Job) -> None:
         (resource.RLIMIT_NICE, 0, 0),
         (resource.RLIMIT_RTPRIO, 0, 0),
     ):
+        most = resource.getrlimit(kind)[1]
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
         resource.setrlimit(kind, (soft, hard))
 
 

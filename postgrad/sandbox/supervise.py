@@ -7,6 +7,7 @@ ask for the output so far, or hang up) and with the sandbox's first process over
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -36,7 +37,6 @@ def supervise(control: socket.socket, passed: list[int]) -> None:
     stdin = files.pop("")
     group = None
     try:
-        linux.die_with_parent()
         if job.memory_place is not None:
             group = Group(Path(job.memory_place), f"postgrad-{os.getpid()}", job.memory_bytes)
         watch = _Watch(job, control, group)
@@ -72,7 +72,11 @@ class _Watch:
             heard, _ = jobs.read(self.report)
             if "broken" in heard:
                 raise RuntimeError(heard["broken"])
-            program = next(census.children(first))
+            program = next(census.children(first), None)
+            if program is None:
+                raise RuntimeError(
+                    "census: /proc/<pid>/task/<tid>/children is missing; it wants a kernel with CONFIG_PROC_CHILDREN"
+                )
             jobs.write(self.control, {"started": True, "first": first, "program": program}, {})
             self.report.send(b"+")
             begun = time.monotonic()
@@ -101,10 +105,12 @@ class _Watch:
             _own_users()
         self.report, theirs = socket.socketpair()
         ends = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
-        given = os.memfd_create("stdin", os.MFD_CLOEXEC)
+        given = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         with open(given, "wb", closefd=False) as file:
             file.write(stdin)
         os.lseek(given, 0, os.SEEK_SET)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(given, fcntl.F_ADD_SEALS, seals)
         entry = None if self.group is None else self.group.entry
         first = os.fork()
         if first == 0:
