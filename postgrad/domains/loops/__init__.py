@@ -20,8 +20,11 @@ Nothing here builds or runs anything: these are texts and data.
 from __future__ import annotations
 
 from postgrad.domains.loops.generate import FAMILIES, Made, Mistake, Split, Variant, mistakes, tasks, variants
+from postgrad.domains.loops.language import tokenizer
+from postgrad.domains.loops.prompts import answer, compared, contrastive, plain, problem
 from postgrad.domains.loops.spec import TECHNIQUES
 from postgrad.domains.loops.task import DISTRIBUTIONS, Input, Task, inputs, oracle
+from postgrad.domains.loops.teachers import TEACHERS, Skill, Teacher
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fPIC", "-shared")
 """What references and kernels are built with, alike: g++ FLAGS -o kernel.so kernel.cpp"""
@@ -30,16 +33,25 @@ __all__ = [
     "DISTRIBUTIONS",
     "FAMILIES",
     "FLAGS",
+    "TEACHERS",
     "TECHNIQUES",
     "Input",
     "Made",
     "Mistake",
+    "Skill",
     "Split",
     "Task",
+    "Teacher",
     "Variant",
+    "answer",
+    "compared",
+    "contrastive",
     "inputs",
     "mistakes",
     "oracle",
+    "plain",
+    "problem",
     "tasks",
+    "tokenizer",
     "variants",
 ]

@@ -140,29 +140,21 @@ _EDITS: Sequence[tuple[str, Literal["build", "values", "bounds"], str, str]] = (
     ("inverse", "values", r"(float \w+) = 1 / ", r"\1 = "),
     ("tail", "values", r"for \(; j < C; j\+\+\) \{\n(?:.*\n)*?\}\n", ""),
     ("tail", "values", r"for \(; k < K; k\+\+\)(?: v|\n(?:#.*\n)?for).*\n", ""),
-    ("short", "values", r"(j < C|r < R|i < N|j < N); (\w)\+\+", r"\1 - 1; \2++"),
-    ("overrun", "bounds", r"(j < C|r < R|i < N|j < N); (\w)\+\+", r"\1 + 1; \2++"),
 )
-"""(name, how it fails, pattern, replacement), on the text of a right variant. The last two are for the loop that writes `out`."""
+"""(name, how it fails, pattern, replacement), once in the text of a right variant."""
 
 
 def mistakes(made: Made, variant: Variant) -> list[Mistake]:
     """What can go wrong in writing this variant; every one of them does fail."""
-    found = []
-    for name, fails, pattern, replacement in _EDITS:
-        if name in ("short", "overrun"):
-            last = {"R": "r < R", "C": "j < C", "N": "j < N" if made.task.family == "matmul" else "i < N"}[
-                made.task.output[-1]
-            ]
-            code = re.sub(pattern.replace("j < C|r < R|i < N|j < N", last), replacement, variant.code)
-        else:
-            code = re.sub(pattern, replacement, variant.code, count=1)
-        if code != variant.code:
-            found.append(Mistake(code, variant.tags, name, fails))
+    edited = [(name, fails, re.sub(pattern, new, variant.code, count=1)) for name, fails, pattern, new in _EDITS]
+    last = made.task.output[-1]
+    index = "r" if last == "R" else "j" if last != made.task.output[0] or last == "C" else "i"
+    # The loops over the output's last index end too early or too late.
+    edited.append(("short", "values", variant.code.replace(f"{index} < {last};", f"{index} < {last} - 1;")))
+    edited.append(("overrun", "bounds", variant.code.replace(f"{index} < {last};", f"{index} < {last} + 1;")))
     style = frozenset(variant.tags)
-    for name, spec in _wrong_specs(made):
-        found.append(Mistake(made.family.cpp(spec, style), variant.tags, name, "values"))
-    return found
+    edited += [(name, "values", made.family.cpp(spec, style)) for name, spec in _wrong_specs(made)]
+    return [Mistake(code, variant.tags, name, fails) for name, fails, code in edited if code != variant.code]
 
 
 def _wrong_specs(made: Made) -> list[tuple[str, Spec]]:
