@@ -12,7 +12,8 @@ draws the ratio toward 1, so it is measured with empty calls and reported, not s
 
 The second clock is the CPU time of a worker's whole process tree, read from outside. On a CPU the two must agree:
 
-    between calls a worker uses no CPU time; inside them no more than `cores` times the wall time
+    between calls a candidate uses no CPU time that the reference does not use as well (being given its inputs costs some)
+    inside calls no more than `cores` times the wall time
     CPU time for a call <= 1.25 x cores x its typical wall time, else some calls do the work of others
     the ratio <= 1.25 x cores x the ratio of CPU times, else the reference waited where it should have worked
 
@@ -42,7 +43,7 @@ class Timed(Protocol):
         """Runs on the k-th inputs; seconds of the round trip on the grader's clock."""
 
     def empty(self) -> float:
-        """Seconds of a round trip that runs nothing."""
+        """Seconds of a round trip that runs nothing, with as many bytes as a call has."""
 
     def cpu_seconds(self) -> float:
         """Used so far by its whole process tree, those that have ended included."""
@@ -70,7 +71,7 @@ class Rules:
     cores: float = 1.0
     """That a worker may use at once."""
     late: float = 0.05
-    """CPU time between calls as a share of the wall time in them: what a worker may spend on itself."""
+    """CPU time that may go unexplained, as a share of the wall time in calls."""
     disagree: float = 1.25
     """The factor by which the two clocks may differ. Caches and the cost of waking up make them differ honestly."""
     tick_s: float = 0.0
@@ -256,27 +257,37 @@ def _findings(sides: _Sides, found: Estimate | None, overhead: Sequence[float], 
         findings.append(Finding(Reason.T20_UNSTABLE, told))
     # Reading a clock of ticks before and after errs by up to a tick each time: four standard deviations of the sum.
     unknown = spent * rounds + rules.tick_s * (1 + 4 * math.sqrt(rounds / 6))
-    for side, means in zip(sides, (UNCHECKED, REJECTED), strict=True):
-        findings += _clocks_of(side, unknown, means, rules)
-    used = sides[1].cpu_inside + sides[1].cpu_between - unknown
+    findings += _clocks_of(sides[0], unknown, UNCHECKED, rules)
+    findings += _late(sides, unknown, rules) or _clocks_of(sides[1], unknown, REJECTED, rules)
+    used = sides[1].cpu_inside - unknown
     if not findings and found.ratio > COUNTS_ABOVE and used > 0:
-        ratio = (sides[0].cpu_inside + sides[0].cpu_between + unknown) / used
+        ratio = (sides[0].cpu_inside + unknown) / used
         if found.ratio > rules.disagree * rules.cores * ratio:
             told = f"faster by {found.ratio:.2f} in wall time, at most by {ratio:.2f} in CPU time: the reference waited"
             findings.append(Finding(Reason.T15_REFERENCE_SLOWED, told, means=UNCHECKED))
     return findings
 
 
+def _late(sides: _Sides, unknown: float, rules: Rules) -> list[Finding]:
+    reference, candidate = sides
+    wall = math.fsum(candidate.wall)
+    # What the reference used shows what a worker needs to be given its inputs; were it late itself, it would hide little.
+    needed = 2 * min(reference.cpu_between, math.fsum(reference.wall) / 4)
+    if candidate.cpu_between <= rules.late * wall + needed + unknown:
+        return []
+    told = (
+        f"{candidate.cpu_between:.3g} CPU-seconds between calls that took {wall:.3g} s; "
+        f"the reference used {reference.cpu_between:.3g}"
+    )
+    return [Finding(Reason.T02_LATE_WORK, told)]
+
+
 def _clocks_of(side: _Clocked, unknown: float, means: KernelStatus, rules: Rules) -> list[Finding]:
     """`unknown`: CPU-seconds of one side that prove nothing. What the reference does so is a fault of the task."""
     who = "candidate" if means is REJECTED else "reference"
     wall, rounds = math.fsum(side.wall), len(side.wall)
-    if side.cpu_between > rules.late * wall + unknown:
-        told = f"the {who} used {side.cpu_between:.3g} CPU-seconds between calls that took {wall:.3g} s"
-        return [Finding(Reason.T02_LATE_WORK, told, means=means)]
-    used = side.cpu_inside + side.cpu_between
-    if used > rules.cores * (1 + rules.late) * wall + unknown:
-        told = f"the {who} used {used:.3g} CPU-seconds in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
+    if side.cpu_inside > rules.cores * (1 + rules.late) * wall + unknown:
+        told = f"the {who} used {side.cpu_inside:.3g} CPU-seconds in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
         return [Finding(Reason.T02_LATE_WORK, told, means=means)]
     if side.cpu_inside > rules.disagree * rules.cores * side.typical * rounds + unknown:
         told = (

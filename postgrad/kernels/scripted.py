@@ -100,6 +100,11 @@ class ScriptedSide:
         self.machine.wait(seconds)
         return seconds
 
+    def bind(self, seconds: float) -> None:
+        """Being given inputs: CPU time between calls that no one is to blame for."""
+        self.machine.wait(seconds)
+        self._cpu += seconds
+
     def cpu_seconds(self) -> float:
         if self._late and self.machine.now() > self._late[0]:
             self._settle()

@@ -1,0 +1,100 @@
+"""What a kernel must beat: not the reference as it stands but the best form of it that needs no kernel.
+
+    Python tasks   eager; torch.compile in its three modes; on a GPU also a CUDA graph of the eager calls
+    C++ tasks      the reference's text at the flags it came with, and at -O3 -march=native
+
+A baseline is text that defines what the reference defines, so it is loaded, checked and timed like any other side, in a worker of its own.
+A gain over eager alone is often a gain over Python: the speed-up that counts is the one over the best baseline (`hardest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from postgrad.kernels.estimate import counts
+from postgrad.kernels.verdict import Finding, Reason, Timing
+
+_COMPILED = """
+
+_Eager{entry} = {entry}
+
+
+class {entry}(_Eager{entry}):
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        import torch
+
+        self._compiled = torch.compile(super().forward, mode={mode!r})
+
+    def forward(self, *inputs):
+        return self._compiled(*inputs)
+"""
+
+# The inputs are copied in and the outputs out, both timed: a graph that skips them computes on old values and gives away its own memory.
+_GRAPH = """
+
+_Eager{entry} = {entry}
+
+
+class {entry}(_Eager{entry}):
+    _graph = None
+
+    def forward(self, *inputs):
+        import torch
+        from torch.utils._pytree import tree_map
+
+        if self._graph is None:
+            self._inputs = [one.clone() if isinstance(one, torch.Tensor) else one for one in inputs]
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    super().forward(*self._inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._outputs = super().forward(*self._inputs)
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            if isinstance(mine, torch.Tensor):
+                mine.copy_(given)
+        self._graph.replay()
+        return tree_map(lambda one: one.clone() if isinstance(one, torch.Tensor) else one, self._outputs)
+"""
+
+MODES = {"compile": "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    name: str
+    source: str
+    flags: tuple[str, ...] | None = None
+    """Of the compiler; None: those of every build, or nothing is compiled."""
+
+
+def of_python(source: str, entry: str, *, gpu: bool) -> list[Baseline]:
+    """`source` defines the module class `entry`. Its parameters keep their names, so a state dict fits all of them."""
+    made = [Baseline("eager", source)]
+    made += [Baseline(name, source + _COMPILED.format(entry=entry, mode=mode)) for name, mode in MODES.items()]
+    return [*made, Baseline("cuda-graph", source + _GRAPH.format(entry=entry))] if gpu else made
+
+
+def of_cpp(source: str) -> list[Baseline]:
+    return [Baseline("as built", source), Baseline("native", source, ("-O3", "-march=native"))]
+
+
+def hardest(timings: Mapping[str, Timing]) -> str | None:
+    """The baseline over which the candidate gains least. None where one gave no number: the best may be the one that failed."""
+    speedups = {name: timing.speedup for name, timing in timings.items()}
+    known = {name: speedup for name, speedup in speedups.items() if speedup is not None}
+    return min(known, key=known.__getitem__) if known and len(known) == len(speedups) else None
+
+
+def weak(timings: Mapping[str, Timing], reference: str) -> Finding | None:
+    """Against a gain over `reference` that a better baseline takes away; None where the candidate is ahead of all, or gains nothing."""
+    best = hardest(timings)
+    if best is None or not counts(timings[reference].speedup) or counts(timings[best].speedup):
+        return None
+    told = f"{timings[reference].speedup:.2f} over {reference}, {timings[best].speedup:.2f} over {best}"
+    return Finding(Reason.T18_WEAK_BASELINE, told)
