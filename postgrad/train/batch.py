@@ -18,6 +18,7 @@ from torch import Tensor
 from postgrad.attention import Packed
 from postgrad.train import head, instead
 from postgrad.train.logprobs import logprobs_and_entropy
+from postgrad.train.products import by_onednn
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +204,12 @@ def in_head(model: torch.nn.Module, batch: Batch, compute: instead.Compute) -> l
 
 def _output(model: torch.nn.Module, batch: Batch) -> Tensor:
     """[1, K, V] logits of the trained tokens, or what stands in for them."""
-    logits: Tensor = model(
-        input_ids=batch.input_ids_T[None],
-        position_ids=batch.position_ids_T[None],
-        logits_to_keep=batch.predictors_K,
-        use_cache=False,
-        layout=Packed(batch.lengths, batch.input_ids_T.device, batch.parents),
-    ).logits
+    with by_onednn(model):
+        logits: Tensor = model(
+            input_ids=batch.input_ids_T[None],
+            position_ids=batch.position_ids_T[None],
+            logits_to_keep=batch.predictors_K,
+            use_cache=False,
+            layout=Packed(batch.lengths, batch.input_ids_T.device, batch.parents),
+        ).logits
     return logits

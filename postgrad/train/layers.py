@@ -18,6 +18,8 @@ from typing import Any, Literal
 import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
+from postgrad.train.products import by_onednn
+
 aten = torch.ops.aten
 KEPT = [
     aten.mm.default,
@@ -28,6 +30,7 @@ KEPT = [
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten._scaled_dot_product_efficient_attention.default,
     aten._scaled_dot_product_cudnn_attention.default,
+    *([torch.ops.mkldnn._linear_pointwise.default] if torch.backends.mkldnn.is_available() else []),
 ]
 """Operations whose outputs "selective" keeps."""
 
@@ -64,7 +67,8 @@ def prepare(
         if compiled:
             forward = torch.compile(forward, dynamic=True, backend=backend)
         if recomputed:
-            forward = partial(_recomputed, layer, forward, recomputed)
+            # Computed again outside of the pass that had its products by oneDNN.
+            forward = partial(_recomputed, layer, by_onednn(layer)(forward), recomputed)
         layer.forward = forward
 
 
