@@ -74,6 +74,8 @@ class Pages:
         self._copies: dict[int, int] = {}
         """Page to be filled -> page to copy, before the next pass."""
         self._programs: dict[Any, _Program] = {}
+        # One for all graphs: only one runs at a time, and what it draws is copied out.
+        self._scratch = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
 
     # ---- Pages --------------------------------------------------------------------------------------------------------
 
@@ -251,7 +253,7 @@ class _Program:
             # Once outside, so that kernels are compiled; `run` sets anew what this changes.
             self._step()
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, pool=cache._scratch):
                 self._step()
 
     def run(self, at: Plan, how: Rule, state: tuple[Tensor, ...], steps: int) -> list[np.ndarray[Any, Any]]:
