@@ -11,6 +11,32 @@ from postgrad.config import Settings
 Unit = Literal["tokens", "characters"]
 
 
+class Scratch(Settings):
+    """A small Qwen3 made from nothing, with the domain's own tokenizer."""
+
+    hidden_size: PositiveInt = 128
+    num_hidden_layers: PositiveInt = 3
+    num_attention_heads: PositiveInt = 4
+    num_key_value_heads: PositiveInt = 4
+    intermediate_size: PositiveInt = 384
+    max_position_embeddings: PositiveInt = 1024
+
+
+class Model(Settings):
+    path: str | None = Field(None, description="a local Hugging Face folder or a hub id; None: from scratch")
+    scratch: Scratch | None = Field(None, description="the shape to make where path is None")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if (self.path is None) == (self.scratch is None):
+            raise ValueError(
+                "give exactly one of model.path (a folder or hub id) and model.scratch (a shape to train from nothing)"
+            )
+        return self
+
+
 class Optimization(Settings):
     """What both stages need to take steps."""
 
