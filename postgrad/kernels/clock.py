@@ -14,7 +14,7 @@ The second clock is the CPU time of a worker's whole process tree, read from out
 
     between calls a candidate uses no CPU time that the reference does not use as well (being given its inputs costs some)
     inside calls no more than `cores` times the wall time
-    CPU time for a call <= 1.25 x cores x its typical wall time, else some calls do the work of others
+    mean CPU time of a call <= 1.25 x its geometric mean, else some calls do the work of others
     the ratio <= 1.25 x cores x the ratio of CPU times, else the reference waited where it should have worked
 
 Rounds end at a precision, at the budget or at a number of rounds. The precision is looked at after 80, 160, 320 ... rounds and asks how wide the
@@ -141,8 +141,10 @@ def measure(
         reference_first=tuple(reference_first),
         warm_up_s=tuple(warm_up),
         overhead_s=tuple(overhead),
-        reference_cpu_s=(sides[0].cpu_inside, sides[0].cpu_between),
-        candidate_cpu_s=(sides[1].cpu_inside, sides[1].cpu_between),
+        reference_cpu_s=tuple(sides[0].cpu),
+        candidate_cpu_s=tuple(sides[1].cpu),
+        reference_between_s=tuple(sides[0].between),
+        candidate_between_s=tuple(sides[1].between),
         bucket_means=found.bucket_means if found else (),
         ratio=found.ratio if found else None,
         interval=found.interval if found else None,
@@ -187,17 +189,16 @@ def _smaller(one: float | None, other: float | None) -> float | None:
 
 
 class _Clocked:
-    """One side with its two clocks. What the warm-up used is in neither."""
+    """One side with its two clocks, [rounds] each. What the warm-up used is in none."""
 
     def __init__(self, timed: Timed, flush: Callable[[], None] | None) -> None:
         self.timed = timed
         self.flush = flush
         self.wall: list[float] = []
-        self.cpu_inside = 0.0
-        self.cpu_between = 0.0
+        self.cpu: list[float] = []
+        self.between: list[float] = []
         self.last = 0.0
-        self._inside = 0.0
-        self._between = 0.0
+        self._last_cpu = (0.0, 0.0)
         self._after: float | None = None
 
     def call(self, k: int) -> None:
@@ -206,20 +207,14 @@ class _Clocked:
         before = self.timed.cpu_seconds()
         self.last = self.timed.call(k)
         after = self.timed.cpu_seconds()
-        self._inside = after - before
-        self._between = 0.0 if self._after is None else before - self._after
+        self._last_cpu = (after - before, 0.0 if self._after is None else before - self._after)
         self._after = after
 
     def count(self) -> None:
         """The last call belongs to the measurement."""
         self.wall.append(self.last)
-        self.cpu_inside += self._inside
-        self.cpu_between += self._between
-
-    @property
-    def typical(self) -> float:
-        """Seconds of a call by its geometric mean, as the ratio takes it."""
-        return math.exp(math.fsum(map(math.log, self.wall)) / len(self.wall))
+        self.cpu.append(self._last_cpu[0])
+        self.between.append(self._last_cpu[1])
 
 
 _Sides = tuple[_Clocked, _Clocked]
@@ -255,44 +250,48 @@ def _findings(sides: _Sides, found: Estimate | None, overhead: Sequence[float], 
             f"interval +-{found.half_width:.1%} (at most {rules.widest:.0%}) after {rounds} rounds"
         )
         findings.append(Finding(Reason.T20_UNSTABLE, told))
-    # Reading a clock of ticks before and after errs by up to a tick each time: four standard deviations of the sum.
-    unknown = spent * rounds + rules.tick_s * (1 + 4 * math.sqrt(rounds / 6))
-    findings += _clocks_of(sides[0], unknown, UNCHECKED, rules)
-    findings += _late(sides, unknown, rules) or _clocks_of(sides[1], unknown, REJECTED, rules)
-    used = sides[1].cpu_inside - unknown
+    one = min(overhead)
+    findings += _clocks_of(sides[0], one, UNCHECKED, rules)
+    findings += _late(sides, one, rules) or _clocks_of(sides[1], one, REJECTED, rules)
+    unknown = _unknown(rounds, one, rules)
+    used = math.fsum(sides[1].cpu) - unknown
     if not findings and found.ratio > COUNTS_ABOVE and used > 0:
-        ratio = (sides[0].cpu_inside + unknown) / used
+        ratio = (math.fsum(sides[0].cpu) + unknown) / used
         if found.ratio > rules.disagree * rules.cores * ratio:
             told = f"faster by {found.ratio:.2f} in wall time, at most by {ratio:.2f} in CPU time: the reference waited"
             findings.append(Finding(Reason.T15_REFERENCE_SLOWED, told, means=UNCHECKED))
     return findings
 
 
-def _late(sides: _Sides, unknown: float, rules: Rules) -> list[Finding]:
+def _unknown(rounds: int, overhead: float, rules: Rules) -> float:
+    """CPU-seconds of one side that prove nothing. Reading a clock of ticks errs by up to one each time: four standard deviations of the sum."""
+    return overhead * rounds + rules.tick_s * (1 + 4 * math.sqrt(rounds / 6))
+
+
+def _late(sides: _Sides, overhead: float, rules: Rules) -> list[Finding]:
     reference, candidate = sides
-    wall = math.fsum(candidate.wall)
+    wall, between = math.fsum(candidate.wall), math.fsum(candidate.between)
     # What the reference used shows what a worker needs to be given its inputs; were it late itself, it would hide little.
-    needed = 2 * min(reference.cpu_between, math.fsum(reference.wall) / 4)
-    if candidate.cpu_between <= rules.late * wall + needed + unknown:
+    needed = min(math.fsum(reference.between), math.fsum(reference.wall) / 4)
+    if between <= rules.late * wall + 2 * needed + _unknown(len(candidate.wall), overhead, rules):
         return []
-    told = (
-        f"{candidate.cpu_between:.3g} CPU-seconds between calls that took {wall:.3g} s; "
-        f"the reference used {reference.cpu_between:.3g}"
-    )
+    told = f"{between:.3g} CPU-seconds between calls that took {wall:.3g} s; the reference used {math.fsum(reference.between):.3g}"
     return [Finding(Reason.T02_LATE_WORK, told)]
 
 
-def _clocks_of(side: _Clocked, unknown: float, means: KernelStatus, rules: Rules) -> list[Finding]:
-    """`unknown`: CPU-seconds of one side that prove nothing. What the reference does so is a fault of the task."""
+def _clocks_of(side: _Clocked, overhead: float, means: KernelStatus, rules: Rules) -> list[Finding]:
+    """What the reference does is a fault of the task."""
     who = "candidate" if means is REJECTED else "reference"
-    wall, rounds = math.fsum(side.wall), len(side.wall)
-    if side.cpu_inside > rules.cores * (1 + rules.late) * wall + unknown:
-        told = f"the {who} used {side.cpu_inside:.3g} CPU-seconds in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
+    rounds, wall, cpu = len(side.wall), math.fsum(side.wall), math.fsum(side.cpu)
+    unknown = _unknown(rounds, overhead, rules)
+    if cpu > rules.cores * (1 + rules.late) * wall + unknown:
+        told = f"the {who} used {cpu:.3g} CPU-seconds in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
         return [Finding(Reason.T02_LATE_WORK, told, means=means)]
-    if side.cpu_inside > rules.disagree * rules.cores * side.typical * rounds + unknown:
-        told = (
-            f"the {who} used {side.cpu_inside / rounds:.3g} CPU-seconds a call, but a typical call takes "
-            f"{side.typical:.3g} s: some calls do the work of others"
-        )
+    # The geometric mean, as the ratio has it. CPU time counts no interruptions; below its resolution the wall time is the better bound.
+    least = overhead + rules.tick_s
+    logs = [math.log(min(rules.cores * w, c + least)) for w, c in zip(side.wall, side.cpu, strict=True)]
+    typical = math.exp(math.fsum(logs) / rounds)
+    if cpu > rules.disagree * typical * rounds + unknown:
+        told = f"the {who} used {cpu / rounds:.3g} CPU-seconds a call, a typical one {typical:.3g}: some calls do the work of others"
         return [Finding(Reason.T09_BATCH_AND_SKIP, told, means=means)]
     return []

@@ -221,9 +221,14 @@ class Timing:
     """Reference and candidate before the first round; the first pair is the first call of each. In no ratio."""
     overhead_s: tuple[float, ...]
     """Round trips of empty calls, of both sides."""
-    reference_cpu_s: tuple[float, float]
-    """CPU-seconds of the whole process tree over all rounds: inside calls, and between them."""
-    candidate_cpu_s: tuple[float, float]
+    reference_cpu_s: tuple[float, ...]
+    """[rounds] CPU-seconds of the whole process tree inside each call."""
+    candidate_cpu_s: tuple[float, ...]
+    """[rounds]"""
+    reference_between_s: tuple[float, ...]
+    """[rounds] CPU-seconds of the whole process tree since the call before."""
+    candidate_between_s: tuple[float, ...]
+    """[rounds]"""
     bucket_means: tuple[float, ...]
     """Geometric means of the ratios reference / candidate of consecutive rounds."""
     ratio: float | None
