@@ -230,7 +230,7 @@ class Timing:
     candidate_between_s: tuple[float, ...]
     """[rounds]"""
     bucket_means: tuple[float, ...]
-    """Geometric means of the ratios reference / candidate of consecutive rounds."""
+    """Geometric means of the ratios reference / candidate of consecutive rounds, on the clock that `clock` names."""
     ratio: float | None
     """Median of the bucket means, not rounded; None where there are too few rounds."""
     interval: tuple[float, float] | None
@@ -241,6 +241,8 @@ class Timing:
     """Of the mean logarithms of eight large buckets, which the gate bounds."""
     stopped: Literal["precise", "budget", "rounds", "impossible"]
     """Why no further round was run."""
+    clock: Literal["wall", "cpu"]
+    """Which of the two the ratios are of."""
     cache: Literal["warm", "cold"]
     budget_s: float
     spent_s: float

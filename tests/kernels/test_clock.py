@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -40,11 +41,12 @@ def timed(
     budget_s: float = 10,
     seed: int = 0,
     empty_s: float = 0.0,
+    clock: Literal["wall", "cpu"] = "wall",
     **rules: float,
 ) -> Timing:
     machine = machine or Machine()
     one, other = (ScriptedSide(machine, script, empty_s=empty_s) for script in (reference, candidate))
-    return measure(one, other, budget_s, random.Random(seed), rules=Rules(**rules), now=machine.now)
+    return measure(one, other, budget_s, random.Random(seed), rules=Rules(**rules), clock=clock, now=machine.now)
 
 
 def reasons(timing: Timing) -> list[Reason]:
@@ -189,6 +191,19 @@ def test_noise_that_hides_everything_gives_no_gain() -> None:
     assert wrong <= 2
 
 
+def test_on_a_crowded_machine_the_cpu_clock_still_tells() -> None:
+    """Every other call is interrupted for up to four times its length."""
+
+    def one(gain: float, seed: int, clock: Literal["wall", "cpu"]) -> Timing:
+        machine = Machine(noise=Noise(random.Random(seed), cv=0.03, spikes=0.5))
+        return timed(constant(5e-3 * gain), constant(5e-3), machine=machine, seed=seed, budget_s=3, clock=clock)
+
+    by_wall = [one(1.05, seed, "wall").speedup for seed in range(50)]
+    assert sum(speedup is not None and speedup > 1.01 for speedup in by_wall) < 10
+    assert {one(1.05, seed, "cpu").speedup for seed in range(50)} <= {1.03, 1.04, 1.05, 1.06}
+    assert sum(one(1.0, seed, "cpu").speedup == 1.0 for seed in range(50)) >= 49
+
+
 # ---- What it refuses ------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +234,34 @@ def test_a_reference_that_was_made_to_wait_is_seen() -> None:
     timing = timed(sleeping(5e-3, slept=1e-2), constant(5e-3))
     assert reasons(timing) == [Reason.T15_REFERENCE_SLOWED]
     assert conclude(timing.findings) is KernelStatus.UNCHECKED
+
+
+def test_the_cpu_clock_sees_the_same_cheats() -> None:
+    assert Reason.T02_LATE_WORK in reasons(timed(constant(5e-3), late(5e-3, shown=1e-3), clock="cpu"))
+    assert reasons(timed(constant(5e-3), elsewhere(5e-3, shown=1e-3), clock="cpu")) == [Reason.T02_LATE_WORK]
+    assert Reason.T09_BATCH_AND_SKIP in reasons(
+        timed(constant(5e-3), batch_and_skip(5e-3, 4, skipped=1e-5), clock="cpu")
+    )
+    assert timed(sleeping(5e-3, slept=1e-2), constant(5e-3), clock="cpu").speedup == 1.0, "waiting is no work"
+
+
+def test_work_that_others_do_is_not_hidden_from_the_wall() -> None:
+    """A candidate that waits for help from outside its tree uses little CPU time and no less wall time."""
+    timing = timed(constant(5e-3), sleeping(1e-3, slept=4e-3), clock="cpu")
+    assert reasons(timing) == [Reason.T15_REFERENCE_SLOWED]
+    assert timing.speedup is None
+
+
+def test_a_cpu_clock_that_sees_nothing_gives_no_number() -> None:
+    class Blind(ScriptedSide):
+        def cpu_seconds(self) -> float:
+            return 0.0
+
+    machine = Machine()
+    one, other = Blind(machine, constant(2e-3)), Blind(machine, constant(1e-3))
+    timing = measure(one, other, 10, random.Random(0), rules=Rules(most_rounds=100), clock="cpu", now=machine.now)
+    assert reasons(timing) == [Reason.T19_TOO_SMALL]
+    assert timing.speedup is None
 
 
 def test_being_given_inputs_is_no_late_work() -> None:

@@ -40,6 +40,7 @@ TIMED = Timing(
     speedup=2.0,
     variance=0.0,
     stopped="budget",
+    clock="wall",
     cache="warm",
     budget_s=1.0,
     spent_s=0.7,
