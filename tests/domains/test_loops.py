@@ -181,6 +181,18 @@ def test_inputs_are_fresh_contiguous_and_of_their_seed() -> None:
         loops.inputs(made.task, (3, 4, 5), "gaussian", 0)
 
 
+@pytest.mark.parametrize("distribution", ["normal", "above", "outliers"])
+def test_zeros_the_mean_and_another_output_are_far_from_right(
+    generated: dict[str, list[loops.Made]], distribution: str
+) -> None:
+    for made in generated["test"]:
+        right, other = (
+            loops.oracle(made.task, loops.inputs(made.task, made.task.sizes[-2], distribution, seed)) for seed in (5, 6)
+        )
+        for wrong in (np.zeros_like(right), np.full_like(right, right.mean()), other):
+            assert np.abs(right - wrong).max() > 0.01 * np.abs(right).max(), made.task.id
+
+
 def test_what_cannot_be_made_is_an_error_that_says_what_to_change() -> None:
     with pytest.raises(ValueError, match=r"families=\['sort'\]: want some of elementwise, reduce"):
         loops.tasks("train", 1, seed=0, families=["sort"])

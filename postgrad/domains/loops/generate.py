@@ -2,6 +2,8 @@
 
 Splits are disjoint twice over, as those of arithmetic.py are: a composition (family, kind and the steps' order) and a tuple of
 constants each belong to one split by their hash, and a task has both from its split.
+
+A draw whose output is almost the same for all inputs (a minimum clipped far above it) is no task.
 """
 
 from __future__ import annotations
@@ -90,8 +92,17 @@ def tasks(split: Split, count: int, *, seed: int, families: Sequence[str] = tupl
         if split_of(composition) != split or (constants and split_of(f"constants {constants}") != split):
             continue
         one = Made(_task(family, spec, split), spec)
-        made.setdefault(one.task.id, one)
+        if one.task.id not in made and _tells(one.task):
+            made[one.task.id] = one
     return list(made.values())
+
+
+def _tells(task: Task) -> bool:
+    """Whether outputs differ enough, among themselves and between inputs, that no constant and no other's output passes for right."""
+    first, other = (oracle(task, inputs(task, task.sizes[-2], "normal", seed)) for seed in (0, 1))
+    scale = np.sqrt(np.mean(first**2))
+    _, counts = np.unique(first, return_counts=True)
+    return bool(first.std() > 0.05 * scale and np.std(first - other) > 0.05 * scale and counts.max() < 0.7 * first.size)
 
 
 def _task(family: Family, spec: Spec, split: Split) -> Task:
@@ -136,7 +147,7 @@ _EDITS: Sequence[tuple[str, Literal["build", "values", "bounds"], str, str]] = (
     ("unclosed", "build", r"\}\n\Z", ""),
     # A sum that does not start at nothing, a maximum that starts above everything.
     ("start", "values", r"(float \w+|t\[[jk -]+\]|o\[[\w *+]+\]) = 0;", r"\1 = 1;"),
-    ("start", "values", r"-INFINITY", "INFINITY"),
+    ("start", "values", r"-__builtin_inff", "__builtin_inff"),
     ("inverse", "values", r"(float \w+) = 1 / ", r"\1 = "),
     ("tail", "values", r"for \(; j < C; j\+\+\) \{\n(?:.*\n)*?\}\n", ""),
     ("tail", "values", r"for \(; k < K; k\+\+\)(?: v|\n(?:#.*\n)?for).*\n", ""),

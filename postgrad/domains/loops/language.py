@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from postgrad.domains.loops.prompts import ANALYSIS, CONTRASTIVE, DESIGN, IMPLEMENTATION, PLAIN
-from postgrad.domains.loops.spec import ALLOCATES, INCLUDE, SIGNATURE, SIMD, TECHNIQUES, VECTOR
+from postgrad.domains.loops.spec import FUNCTIONS, INFINITE, SIGNATURE, SIMD, TECHNIQUES, VECTOR
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -20,8 +20,7 @@ ROLES = ("user\n", "assistant\n", "system\n")
 PLACES = {0: "x", 1: "ybp", 2: "bcp", 3: "cdp", 4: "d"}
 """What the inputs at each place are called."""
 LINES = (
-    INCLUDE,
-    ALLOCATES,
+    FUNCTIONS,
     VECTOR.format("expf"),
     VECTOR.format("tanhf"),
     SIGNATURE,
@@ -61,9 +60,9 @@ CELLS = (
 )  # fmt: skip
 WORDS = (
     *("float v = ", "float s = ", "float m = ", "float k = ", "float ip = ", "float t[", "float ", "long ", "const ", "auto "),
-    *("v = v", "v = ", "s = s", "s = ", "s += ", "m += ", "v += ", " = v;\n", "v;\n", "s;\n", "-INFINITY"),
-    *("INFINITY", "std::vector<float> t(", "for (long ", "for (; ", "if (", "fabsf(", "sqrtf(", "expf(", "tanhf(", "[&](long i) "),
-    *("v * v", " : v * ", " : 0;\n", "(1 + expf(-v));\n", "tanhf(v);\n", "sqrtf(fabsf(v));\n", "fabsf(v);\n"),
+    *("v = v", "v = ", "s = s", "s = ", "s += ", "m += ", "v += ", " = v;\n", "v;\n", "s;\n", f"-{INFINITE}"),
+    *(INFINITE, "float* t = new float[", "delete[] t;\n", "]();\n", "for (long ", "for (; ", "if (", "fabsf(", "sqrtf(", "expf(", "tanhf(", "[&](long i) "),
+    *("v * v", " : v * ", " : 0;\n", "(1 + expf(-v));\n", "tanhf(v);\n", "sqrtf(fabsf(v) + ", "fabsf(v);\n"),
     *("m = v > m ? v : m;\n", " > 0 ? ", " < 0 ? ", " >= 0 && ", " ? ", " : ", " = 0; ", " = 0;\n", " = ", " += ", " < ", " > "),
     *(" <= ", " && ", " + ", " - ", " * ", " / ", " * ip;\n", " - 1"),
     *("{\n", "}\n", "};\n", ";\n", ")\n", "++) ", "++)", ") ", "; ", "] = ", "];\n", ");\n", ", ", "1024", "64", "32", "16"),

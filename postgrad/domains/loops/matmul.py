@@ -36,7 +36,7 @@ def _cpp(spec: Spec, style: Style) -> str:
     body: list[str] = []
     right = "y[j * K + {}]" if kind == "nt" else "y[{} * N + j]"
     if "layout" in style:
-        body += ["std::vector<float> t(K * N);", loop("j", "N"), f"{loop('k', 'K')} t[k * N + j] = y[j * K + k];"]
+        body += ["float* t = new float[K * N];", loop("j", "N"), f"{loop('k', 'K')} t[k * N + j] = y[j * K + k];"]
         right = "t[{} * N + j]"
     after = ["{", f"float v = {CELL};", *chained(spec.post, "j", style), f"{CELL} = v;", "}"]
     if "order" in style:

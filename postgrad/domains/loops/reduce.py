@@ -6,24 +6,51 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from postgrad.domains.loops.spec import Family, Spec, Style, chained, loop, passes, pick, simd, steps, style, text
+from postgrad.domains.loops.spec import (
+    INFINITE,
+    Family,
+    Spec,
+    Style,
+    chained,
+    loop,
+    passes,
+    pick,
+    simd,
+    steps,
+    style,
+    text,
+)
 from postgrad.domains.loops.task import Input
 
 LANES = 32
 """Accumulators: two vectors of 16 floats, or four of 8."""
 COLUMNS = 64
 """Columns of a tile, whose accumulators are 256 bytes."""
-START = {"sum": "0", "mean": "0", "max": "-INFINITY", "min": "INFINITY"}
+START = {"sum": "0", "mean": "0", "max": f"-{INFINITE}", "min": INFINITE}
 PYTHON = {"sum": "xp.sum", "mean": "xp.mean", "max": "xp.amax", "min": "xp.amin"}
 
 
+BENDS = {
+    "sum": ("abs", "square", "relu", "most", ""),
+    "mean": ("abs", "square", "relu", "most", ""),
+    "max": ("abs", "square", "relu", ""),
+    "min": ("most", ""),
+}
+"""The step before a reduction, none of which would make the result a constant: the least of many magnitudes is about 0."""
+
+
 def _draw(rng: np.random.Generator) -> Spec:
-    axis = pick(rng, "row", "column")
-    before = [pick(rng, "scale", "add", "mul", "sub", "shift", "leaky"), pick(rng, "abs", "square", "relu", "most", "")]
-    after = [pick(rng, "root", "relu", "abs", ""), pick(rng, "scale", "shift", "most", "leaky")]
+    axis, reducer = pick(rng, "row", "column"), pick(rng, *START)
+    before = [pick(rng, "scale", "add", "mul", "sub", "shift", "leaky"), pick(rng, *BENDS[reducer])]
+    # A mean of thousands is near its expectation: beside a constant, or under a root, it would seem to be one.
+    mild = reducer == "mean"
+    after = [
+        pick(rng, "abs", "square", "") if mild else pick(rng, "root", "abs", "square", ""),
+        pick(rng, "scale", "leaky") if mild else pick(rng, "scale", "shift", "leaky"),
+    ]
     pre, inputs = steps(rng, [op for op in before if op], ("C",), (Input("x", ("R", "C")),))
     post, inputs = steps(rng, [op for op in after if op], (), inputs)
-    return Spec(f"{axis} {pick(rng, *START)}", pre, post, (), inputs)
+    return Spec(f"{axis} {reducer}", pre, post, (), inputs)
 
 
 def _take(reducer: str, into: str, value: str) -> str:

@@ -66,7 +66,7 @@ def _line(spec: Spec, style: Style) -> str:
             if beyond == "zero"
             else [f"{loop('k', width)} t[k] = x[0];", f"{loop('k', width)} t[N + {reach} + k] = x[N - 1];"]
         )
-        body += [f"std::vector<float> t(N + {2 * reach});", *inside, *ends]
+        body += [f"float* t = new float[N + {2 * reach}]();", *inside, *ends]
         fast = ["float v = 0;", f"{loop('k', str(taps))} v += w[k] * t[i + k];"]
         after = chained(spec.post, "i", style) if "fuse" in style else []
         body += [*simd(style), loop("i", "N") + " {", *fast, *after, "o[i] = v;", "}"]
