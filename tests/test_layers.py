@@ -23,7 +23,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 LAYERS = (
     ("records",),
-    ("protocols", "chat", "config", "run", "progress", "ranks", "track", "grading", "attention", "sandbox"),
+    ("protocols", "chat", "config", "run", "progress", "ranks", "track", "grading", "attention", "sandbox", "database"),
     ("data", "verify", "sample", "train", "evals", "report", "domains", "kernels"),
     ("recipes",),
     ("cli", "__main__", "doctor", "evaluate", "export"),
@@ -126,7 +126,7 @@ def test_torch_is_imported_where_it_may_be() -> None:
     heavy = ("torch", "transformers")
     allowed = {name for name in TREES if part(name) in ("attention", "sample")}
     without = {"postgrad.train", "postgrad.train.settings", "postgrad.train.reward", "postgrad.train.advantage"}
-    without |= {"postgrad.sample", "postgrad.sample.scripted"}
+    without |= {f"postgrad.sample{name}" for name in ("", ".scripted", ".api", ".calls", ".exchange")}
     found = {
         name for name, tree in TREES.items() if {n.partition(".")[0] for n in imported(tree, at_import=True)} & {*heavy}
     }
