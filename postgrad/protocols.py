@@ -8,9 +8,18 @@ from typing import Any, Protocol
 from postgrad.records import Graded, Problem, Trace, Verdict
 
 
+class Spent(Exception):
+    """A sampler's budget allows no further trace. No failure: what it has given is kept, and more budget goes on from there."""
+
+    def __init__(self, message: str, traces: Sequence[Sequence[Trace]]) -> None:
+        super().__init__(message)
+        self.traces = traces
+        """[P][at most n]: those that were still had, in order."""
+
+
 class Sampler(Protocol):
     def sample(self, problems: Sequence[Problem], n: int) -> list[list[Trace]]:
-        """`n` traces for each problem, in order: [P][n]."""
+        """`n` traces for each problem, in order: [P][n]. May raise Spent where it has a budget."""
         ...
 
 

@@ -15,7 +15,8 @@ from postgrad.records import Message, Problem
 from postgrad.run import Failed
 from postgrad.sample import vllm
 from postgrad.sample.engine import Sampling
-from postgrad.sample.vllm.client import Patience, run
+from postgrad.sample.exchange import run
+from postgrad.sample.vllm.client import Patience
 
 PROBLEMS = [Problem(f"p{i}", (Message("user", f"{i} + {i} ="),), str(2 * i)) for i in range(5)]
 ASK = "/v1/completions"

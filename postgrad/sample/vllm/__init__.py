@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from postgrad import chat
 from postgrad.records import Problem, Trace
 from postgrad.run import Failed
-from postgrad.sample.vllm.client import Passing, completion, run
+from postgrad.sample.exchange import run
+from postgrad.sample.vllm.client import Passing, completion
 
 if TYPE_CHECKING:
     from postgrad.sample.engine import Sampling

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import io
 import json
 import math
 import random
 import re
-import ssl
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from postgrad.run import Failed
+from postgrad.sample.exchange import PASSING, address, exchange, run, short
 from postgrad.sample.vllm.server import Server
 
 T = TypeVar("T")
 
 OLDEST = (0, 32)
 """The first release that takes weights from a trainer without vLLM in the form of `weights`."""
-PASSING = {408, 409, 429}
-"""Statuses, with all from 500 on, after which the same request may succeed."""
 CLAMPED = -9999.0
 """The server writes minus infinity as this, since JSON has no infinities."""
 OTHER = "is it a vLLM server, and nothing between that changes answers?"
@@ -45,16 +40,6 @@ class Patience:
     attempts: int = 5
     wait: float = 0.5
     """Before the second attempt; doubles up to 30, less a random half."""
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What it returns or raises; in a thread of its own where the caller's has a loop already, as a notebook's has."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
 
 
 class Passing(Exception):
@@ -81,15 +66,10 @@ class Client:
     """Asks one server. Whatever goes wrong becomes Failed, with the server's address and what was asked for."""
 
     def __init__(self, server: Server, patience: Patience | None = None) -> None:
-        parts = urlsplit(server.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{server.url!r} is no server's address: give one such as http://localhost:8000")
         self.server = server
         self.url = server.url.rstrip("/").removesuffix("/v1")
         self.patience = patience or Patience()
-        self._path = urlsplit(self.url).path
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._host, self._port = parts.hostname, parts.port or (443 if self._tls else 80)
+        self._address = address(self.url)
 
     def ask(
         self,
@@ -185,63 +165,38 @@ class Client:
         """One attempt: the decoded JSON, None for an empty answer. Raises Passing, or Failed where another is useless."""
         try:
             async with asyncio.timeout(seconds):
-                status, content = await self._exchange(method, path, body)
+                sent = b"" if body is None else json.dumps(body, allow_nan=False).encode()
+                answer = await exchange(self._address, method, path, sent)
         except TimeoutError as error:
             raise Passing(f"there was no answer within {seconds:g} s", "lower eval.batch_size if it is busy") from error
         except (OSError, http.client.HTTPException) as error:
             raise Passing(f"{type(error).__name__}: {error}", "is the server running there?") from error
+        status, content = answer.status, answer.content
         if status in PASSING or status >= 500:
-            raise Passing(f"it answered {status}: {_short(content.decode(errors='replace'))}", "its log says more")
+            raise Passing(f"it answered {status}: {short(content.decode(errors='replace'))}", "its log says more")
         if status >= 300:
             useless = "the request will never be accepted as it is; compare its limits with the server's"
-            said = _short(content.decode(errors="replace"))
+            said = short(content.decode(errors="replace"))
             raise Failed(f"{self.url}{path} answered {status}: {said}: {hint or useless}")
         try:
             return json.loads(content) if content.strip() else None
         except ValueError as error:
             raise Passing(f"the answer is no JSON ({error})", OTHER) from error
 
-    async def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, bytes]:
-        """One connection for each: beside the seconds of a completion it costs nothing, and none goes stale between steps."""
-        reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
-        try:
-            content = b"" if body is None else json.dumps(body, allow_nan=False).encode()
-            head = (
-                f"{method} {self._path}{path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nConnection: close\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-            )
-            writer.write(head.encode() + content)
-            received = await reader.read()
-        finally:
-            writer.close()
-        response = http.client.HTTPResponse(_Received(received), method=method)  # type: ignore[arg-type]
-        response.begin()
-        return response.status, response.read()
-
-
-class _Received:
-    """What http.client reads an answer from, in place of a socket."""
-
-    def __init__(self, received: bytes) -> None:
-        self.received = received
-
-    def makefile(self, mode: str) -> io.BytesIO:
-        return io.BytesIO(self.received)
-
 
 def completion(answer: Any) -> tuple[dict[str, Any], list[int], list[float]]:
     """The one choice, its token ids and as many log-probabilities, all finite. Raises Passing."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        got = f"{len(choices)} samples" if isinstance(choices, list) else _short(answer)
+        got = f"{len(choices)} samples" if isinstance(choices, list) else short(answer)
         raise Passing(f"one sample was asked for and {got} came", OTHER)
     (choice,) = choices
     ids, told = choice.get("token_ids"), choice.get("logprobs")
     logprobs = told.get("token_logprobs") if isinstance(told, dict) else None
     if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
-        raise Passing(f"token_ids are {_short(ids)}", OTHER)
+        raise Passing(f"token_ids are {short(ids)}", OTHER)
     if not isinstance(logprobs, list) or len(logprobs) != len(ids):
-        raise Passing(f"{len(ids)} tokens have the log-probabilities {_short(logprobs)}", OTHER)
+        raise Passing(f"{len(ids)} tokens have the log-probabilities {short(logprobs)}", OTHER)
     for place, value in enumerate(logprobs):
         if type(value) not in (int, float) or not math.isfinite(value) or value <= CLAMPED:
             raise Passing(f"log-probability {place} is {value}", "look for non-finite weights: loss, grad_norm, dtype")
@@ -255,12 +210,7 @@ def _object(answer: Any) -> dict[str, Any]:
     if answer is None:
         return {}
     if not isinstance(answer, dict):
-        raise Passing(f"the answer is {_short(answer)}, not an object", OTHER)
+        raise Passing(f"the answer is {short(answer)}, not an object", OTHER)
     if answer.get("success") is False or answer.get("error"):
-        raise Passing(f"the answer says that it failed: {_short(answer)}", "the server's log says why")
+        raise Passing(f"the answer says that it failed: {short(answer)}", "the server's log says why")
     return answer
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
