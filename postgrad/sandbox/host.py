@@ -41,6 +41,8 @@ class _Launcher:
             socket.send_fds(self._socket, [b"job"], [control.fileno(), *passed])
 
     def _begin(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         code = (
             "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); "
@@ -105,9 +107,11 @@ def run(
                 if "ended" in head:
                     return outcome(head, blobs)
     except (channel.Closed, TimeoutError, OSError) as error:
-        return Outcome(
-            Ended.BROKEN, reason=f"launcher: no answer ({error!r}); is the machine out of memory or processes?"
-        )
+        return unanswered(error)
+
+
+def unanswered(error: Exception) -> Outcome:
+    return Outcome(Ended.BROKEN, reason=f"launcher: no answer ({error!r}); is the machine out of memory or processes?")
 
 
 def describe(
@@ -150,9 +154,13 @@ def start(job: Job, files: Mapping[str, bytes], stdin: bytes, passed: Sequence[i
     for name in files:
         _inside(name)
     control, theirs = socket.socketpair()
-    with theirs:
-        _launcher.start(theirs, passed)
-    jobs.write(control, jobs.plain(job), {"": stdin, **files}, time.monotonic() + GRACE_S)
+    try:
+        with theirs:
+            _launcher.start(theirs, passed)
+        jobs.write(control, jobs.plain(job), {"": stdin, **files}, time.monotonic() + GRACE_S)
+    except BaseException:
+        control.close()
+        raise
     return control
 
 

@@ -67,7 +67,7 @@ def serve(
     except Exception as error:
         jobs.write(report, {"broken": str(error) or repr(error)}, {})
         os._exit(0)
-    for number in standard:
+    for number in (*standard, *passed):
         os.close(number)
     jobs.write(report, {"started": True}, {})
     report.recv(1)  # the supervisor has found the program's process, which therefore is not waited for before
@@ -107,25 +107,6 @@ def _build(job: Job, user: int | None) -> None:
     os.mkdir("host")
     linux.pivot_root(".", "host")
     os.chdir("/")
-    bound: list[str] = []
-    for source, target in job.binds:
-        if any(target == one or target.startswith(one + "/") for one in bound):
-            continue
-        _bind("/host" + source, target)
-        bound.append(target)
-    for source, target in job.links:
-        os.symlink(source, target)
-    os.makedirs("/dev/shm", exist_ok=True)
-    for name in _devices(job, "/host/dev"):
-        _bind(f"/host/dev/{name}", f"/dev/{name}", devices=True)
-    if job.gpu is not None:
-        _bind("/host/sys", "/sys")
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
-    os.symlink("/proc/self/fd", "/dev/fd")
-    os.makedirs("/etc", exist_ok=True)
-    with open("/etc/passwd", "w") as file:
-        file.write(f"job:x:{os.getuid() if user is None else user}:65534::{FOLDER}:/bin/sh\n")
     # One filesystem for all that can be written, so that one number bounds it.
     os.mkdir("/host-of-files")
     owner = os.getuid() if user is None else user
@@ -139,6 +120,24 @@ def _build(job: Job, user: int | None) -> None:
         linux.mount(f"/host-of-files/{number}", target, None, linux.MS_BIND)
     linux.detach("/host-of-files")
     os.rmdir("/host-of-files")
+    bound: list[str] = []
+    for source, target in job.binds:
+        if any(target == one or target.startswith(one + "/") for one in bound):
+            continue
+        _bind("/host" + source, target)
+        bound.append(target)
+    for source, target in job.links:
+        os.symlink(source, target)
+    for name in _devices(job, "/host/dev"):
+        _bind(f"/host/dev/{name}", f"/dev/{name}", devices=True)
+    if job.gpu is not None:
+        _bind("/host/sys", "/sys")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
+    os.symlink("/proc/self/fd", "/dev/fd")
+    os.makedirs("/etc", exist_ok=True)
+    with open("/etc/passwd", "w") as file:
+        file.write(f"job:x:{os.getuid() if user is None else user}:65534::{FOLDER}:/bin/sh\n")
     os.mkdir("/proc")
     # CUDA names its threads through /proc/self; nobody else need write there.
     written = 0 if job.gpu is not None else linux.MS_RDONLY
@@ -325,12 +324,14 @@ def _collect(job: Job) -> tuple[dict[str, bytes], list[str]]:
             number = linux.open_beneath(here, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
         except OSError:  # not there, a link, or beyond the folder
             continue
+        about = os.fstat(number)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
+            os.close(number)
+            continue
         with open(number, "rb") as file:
-            about = os.fstat(number)
-            if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
-                continue
-            if about.st_size > job.output_bytes:
-                refused.append(name)
-            else:
-                found[name] = file.read(job.output_bytes)
+            content = file.read(job.output_bytes + 1)
+        if len(content) > job.output_bytes:
+            refused.append(name)
+        else:
+            found[name] = content
     return found, refused

@@ -100,9 +100,10 @@ class _Watch:
         user = None
         if os.getuid() == 0:
             user = unused_user(os.getpid(), Path("/proc/self/uid_map").read_text())
-            linux.unshare(linux.CLONE_NEWPID)
-        else:
+        if user is None:
             _own_users()
+        else:
+            linux.unshare(linux.CLONE_NEWPID)
         self.report, theirs = socket.socketpair()
         ends = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
         given = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -196,6 +197,8 @@ class _Watch:
             if "end" in head:
                 self._end(Ended(head["end"]), head["reason"])
             else:
+                for pipe in self.pipes:  # what was written before the question; a pipe holds no more than one read
+                    self._read(pipe)
                 jobs.write(self.control, {"output": True}, {pipe.name: bytes(pipe.kept) for pipe in self.pipes})
         except (channel.Closed, TimeoutError):
             return False
@@ -248,15 +251,18 @@ class _Watch:
             self._end(Ended.CRASHED, "")
 
 
-def unused_user(process: int, mapped: str) -> int:
+def unused_user(process: int, mapped: str) -> int | None:
     """A user id that nobody has, another one for each living process. `mapped`: the text of /proc/self/uid_map.
 
     Root needs one: the kernel counts root's processes but does not limit them, and what the host shows is root's to write.
+    None where this root has no ids to give, being an ordinary user's in disguise.
     """
     count = max(int(line.split()[0]) + int(line.split()[2]) for line in mapped.splitlines())
     wanted = _UNUSED_USERS + process
-    # A container with few ids: above the people's, below nobody's.
-    return wanted if wanted < count else 60_000 + process % 5_000
+    if wanted < count:
+        return wanted
+    # A container: above the people's, below nobody's.
+    return 60_000 + process % 5_000 if count > 65_000 else None
 
 
 def _own_users() -> None:

@@ -63,12 +63,16 @@ class Worker:
             descriptors=[number, *pass_fds],
         )
         self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._control = host.start(job, files, b"", [theirs.fileno(), *pass_fds])
+        try:
+            with theirs:
+                self._control = host.start(job, files, b"", [theirs.fileno(), *pass_fds])
+        except (channel.Closed, TimeoutError, OSError) as error:
+            self._channel.close()
+            raise WorkerEnded(host.unanswered(error)) from None
         try:
             head, blobs = jobs.read(self._control, time.monotonic() + host.GRACE_S)
-        except (channel.Closed, TimeoutError):
-            raise WorkerEnded(self._end()) from None
+        except (channel.Closed, TimeoutError) as error:
+            raise WorkerEnded(self._lost(error)) from None
         if "ended" in head:
             raise WorkerEnded(self._finish(head, blobs))
         self._first, self.pid = head["first"], head["program"]
@@ -137,7 +141,7 @@ class Worker:
                 jobs.write(self._control, {"end": ended, "reason": reason}, {})
                 return self._last(host.GRACE_S)
         except (channel.Closed, TimeoutError) as error:
-            return self._finish({"ended": Ended.BROKEN, "reason": f"launcher: no answer ({error!r})"}, {})
+            return self._lost(error)
 
     def _last(self, within_s: float) -> Outcome:
         until = time.monotonic() + within_s
@@ -145,6 +149,12 @@ class Worker:
             head, blobs = jobs.read(self._control, until)
             if "ended" in head:
                 return self._finish(head, blobs)
+
+    def _lost(self, error: Exception) -> Outcome:
+        self._outcome = host.unanswered(error)
+        self._channel.close()
+        self._control.close()
+        return self._outcome
 
     def _finish(self, head: dict[str, Any], blobs: dict[str, bytes]) -> Outcome:
         self._outcome = host.outcome(head, blobs)
