@@ -2,7 +2,7 @@
 
 Every variant of some tasks of each family is built with `loops.FLAGS`, called in turn with its reference at the timed size, and
 timed in CPU seconds of the process, which hold on a busy machine; a variant's gain is the ratio of medians. Prints a table by
-family and techniques, and writes docs/results/bench-loops.json.
+family and techniques, and writes docs/results/loops.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from postgrad.domains import loops
-from postgrad.run import commit, hardware, write_json
+from postgrad.run import commit, hardware
 
 
 def built(code: str, folder: Path, name: str) -> Callable[..., None]:
@@ -54,9 +54,19 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=4, help="of each family")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/bench-loops.json"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/loops.md"))
     asked = parser.parse_args()
-    result: dict[str, object] = {}
+    machine, version = (
+        hardware(),
+        subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True, check=True),
+    )
+    page = [
+        "# What the variants of the `loops` tasks gain",
+        "",
+        f"`python -m bench.loops`, commit {commit()}, one core of {machine['cpu']} ({machine['cores']} cores, busy), g++ {version.stdout.strip()} with "
+        f"`{' '.join(loops.FLAGS)}`. Gain: the reference's median CPU time over the variant's, at the timed size, geometric mean over tasks "
+        f"(least to most); {asked.rounds} calls of each in turn.",
+    ]
     for family in asked.families:
         gains: dict[str, list[float]] = defaultdict(list)
         references, best = [], []
@@ -68,35 +78,22 @@ def main() -> None:
             references.append(seconds[0])
             best.append(seconds[0] / min(seconds))
             for each, cost in zip(written, seconds, strict=True):
-                gains[" ".join(each.tags) or "reference"].append(seconds[0] / cost)
-        print(
-            f"\n{family}: reference {min(references) * 1e3:.2f} to {max(references) * 1e3:.2f} ms, best variant {statistics.geometric_mean(best):.2f}x",
-            flush=True,
-        )
-        for tags, ratios in gains.items():
-            print(
-                f"  {statistics.geometric_mean(ratios):6.2f}x  ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} tasks)  {tags}"
-            )
-        result[family] = {
-            "reference_seconds": references,
-            "best": statistics.geometric_mean(best),
-            "variants": {
-                tags: {"geometric_mean": statistics.geometric_mean(ratios), "each": ratios}
-                for tags, ratios in gains.items()
-            },
-        }
-    machine = hardware()
-    print(machine)
-    write_json(
-        asked.out,
-        {
-            "command": "python -m bench.loops",
-            "commit": commit(),
-            "hardware": machine,
-            "flags": loops.FLAGS,
-            "families": result,
-        },
-    )
+                gains[", ".join(each.tags) or "the reference"].append(seconds[0] / cost)
+        page += [
+            "",
+            f"## {family}: the best variant {statistics.geometric_mean(best):.2f}x",
+            "",
+            f"{asked.tasks} tasks, whose references need {min(references) * 1e3:.1f} to {max(references) * 1e3:.1f} ms.",
+            "",
+            "| techniques | gain | least to most | tasks |",
+            "| --- | --- | --- | --- |",
+        ]
+        page += [
+            f"| {tags} | {statistics.geometric_mean(ratios):.2f}x | {min(ratios):.2f} to {max(ratios):.2f} | {len(ratios)} |"
+            for tags, ratios in gains.items()
+        ]
+        print("\n".join(page[-len(gains) - 6 :]), flush=True)
+    asked.out.write_text("\n".join(page) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
