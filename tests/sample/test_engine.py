@@ -18,6 +18,7 @@ from postgrad.attention import NAME
 from postgrad.domains import arithmetic
 from postgrad.records import Message, Problem, Trace
 from postgrad.sample.engine import Engine, Sampling
+from postgrad.sample.request import Request
 from postgrad.train import model as models
 from postgrad.train.batch import Document, pack, score
 from tests.conftest import enliven, nudge
@@ -272,6 +273,23 @@ def test_no_memory_is_kept_for_gradients(model: Any, tokenizer: Any, problems: l
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
     engine(tokenizer, model, max_tokens=2).sample(problems, 1)
     assert seen == [False] * 3, "the prompts, and two tokens"
+
+
+def test_a_prompt_of_one_token_shares_its_slots_with_longer_ones(model: Any, tokenizer: Any) -> None:
+    short, long = Request((5,), 6, temperature=0), Request((5, 9, 12, 7), 3, temperature=0)
+    alone = [engine(tokenizer, model).run([one])[0].token_ids for one in (short, long)]
+    asked = [short, long, short, long]
+    for slots in (1, 2, 4):
+        found = engine(tokenizer, model, slots=slots).run(asked)
+        assert [one.token_ids for one in found] == alone * 2
+
+
+def test_a_sampled_model_can_be_trained(model: Any, tokenizer: Any, problems: list[Problem]) -> None:
+    engine(tokenizer, model, max_tokens=2).sample(problems, 1)
+    assert not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
+    document = Document("one", (1, 2, 3), np.array([0, 1, 1], np.float32))
+    score(model, pack([document], count=2.0)).logprobs_K.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_a_prompt_that_is_too_long_is_named(model: Any, tokenizer: Any, problems: list[Problem]) -> None:
