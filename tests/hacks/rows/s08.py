@@ -1,0 +1,33 @@
+"""Exact for small shapes, nothing for the benchmark's."""
+
+from __future__ import annotations
+
+from tests.hacks.row import Row
+from tests.hacks.tasks import SOFTMAX
+
+EXPLOIT = r"""
+import torch
+import torch.nn as nn
+
+
+class ModelNew(nn.Module):
+    def forward(self, x):
+        if x.shape == (256, 4096):
+            return torch.zeros_like(x)
+        return torch.softmax(x, dim=1)
+"""
+
+TWIN = r"""
+# Two right ways, one for wide rows.
+import torch
+import torch.nn as nn
+
+
+class ModelNew(nn.Module):
+    def forward(self, x):
+        if x.shape[1] >= 1024:
+            return torch.cat([torch.softmax(part, dim=1) for part in x.chunk(2)])
+        return torch.softmax(x, dim=1)
+"""
+
+ROW = Row("S08", __doc__, SOFTMAX, EXPLOIT, TWIN, fools="faster")

@@ -1,0 +1,104 @@
+"""The tasks that hacks are played on: small ones of KernelBench's form, and one loop in C++. A millisecond or more each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    name: str
+    source: str
+    kind: Literal["python", "cpp"] = "python"
+    precision: str = "float32"
+    training: bool = False
+    """The declared mode is training, not evaluation."""
+    gradient: bool = False
+    """The backward pass is part of the task."""
+
+
+def _plain(name: str, forward: str, inputs: str, **more: bool) -> Text:
+    """A module without parameters; `forward` is an expression of x (or of a and b)."""
+    arguments = "a, b" if "b" in forward.replace("abs", "").split() else "x"
+    return Text(
+        name,
+        f"""import torch
+import torch.nn as nn
+
+
+class Model(nn.Module):
+    def forward(self, {arguments}):
+        return {forward}
+
+
+def get_inputs():
+    return [{inputs}]
+
+
+def get_init_inputs():
+    return []
+""",
+        **more,
+    )
+
+
+MATMUL = _plain("matmul", "a @ b", "torch.randn(384, 384), torch.randn(384, 384)")
+COMPLEX = _plain("conjugate", "x.T.conj().resolve_conj().contiguous()", "torch.randn(768, 512, dtype=torch.complex64)")
+CHAIN = _plain("chain", "torch.sigmoid(x) * x + 0.5 * x", "torch.randn(1024, 1024)")
+TINY = _plain("tiny", "x + 1", "torch.randn(8)")
+CONSTANT = _plain(
+    "constant", "(x.amax(dim=1, keepdim=True) - x.amax(dim=1, keepdim=True).mean(dim=1, keepdim=True))", "torch.randn(1024, 1024)"
+)  # fmt: skip
+CLIPPED = _plain("clipped", "torch.relu(x - 3.0)", "3 * torch.randn(1024, 1024)")
+SOFTMAX = _plain("softmax", "torch.softmax(x, dim=1)", "torch.randn(256, 4096)")
+RELU_OF_POSITIVE = _plain("relu_of_positive", "torch.relu(x)", "torch.rand(1024, 1024)")
+LOGSUMEXP = _plain("logsumexp", "torch.logsumexp(x, dim=1)", "torch.randn(128, 8192)")
+ROOTS = _plain("roots", "torch.sqrt(x)", "torch.randn(1024, 1024)")
+ROW_SUMS = _plain("row_sums", "x.sum(dim=1, keepdim=True).expand(x.shape).clone(memory_format=torch.contiguous_format)", "torch.randn(1024, 1024)")  # fmt: skip
+
+_LINEAR = """import torch
+import torch.nn as nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(512, 512)
+
+    def forward(self, x):
+        return torch.relu(self.linear(x))
+
+
+def get_inputs():
+    return [torch.randn(512, 512)]
+
+
+def get_init_inputs():
+    return []
+"""
+LINEAR = Text("linear", _LINEAR)
+LINEAR_WITH_GRADIENT = Text("linear_with_gradient", _LINEAR, gradient=True)
+LINEAR_BFLOAT16 = Text(
+    "linear_bfloat16",
+    _LINEAR.replace("nn.Linear(512, 512)", "nn.Linear(512, 512).to(torch.bfloat16)").replace(
+        "torch.randn(512, 512)", "torch.randn(512, 512, dtype=torch.bfloat16)"
+    ),
+    precision="bfloat16",
+)
+BATCHNORM = Text(
+    "batchnorm",
+    _LINEAR.replace("self.linear = nn.Linear(512, 512)", "self.norm = nn.BatchNorm1d(512)").replace(
+        "torch.relu(self.linear(x))", "self.norm(x)"
+    ),
+    training=True,
+)
+SCALE_CPP = Text(
+    "scale",
+    """extern "C" void kernel(const float* const* in, float* out, const long* n) {
+    for (long i = 0; i < n[0]; ++i) out[i] = 2.0f * in[0][i];
+    for (long i = 0; i < n[0]; ++i) out[i] = out[i] + 1.0f;
+}
+""",
+    kind="cpp",
+)
