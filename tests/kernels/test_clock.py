@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postgrad.kernels.clock import Rules, measure, reverified, why_again
+from postgrad.kernels.clock import Rules, confirmed, measure, reverified, why_again
 from postgrad.kernels.scripted import (
     Call,
     Machine,
@@ -396,13 +396,49 @@ def test_what_is_measured_again(ratio: float, best: float | None, again: bool) -
     assert (why_again(fast(ratio), best) is not None) == again
 
 
-def test_two_that_agree_give_the_smaller() -> None:
+def test_two_that_agree_give_the_one_nearer_to_one() -> None:
     both = reverified(fast(4.0), fast(3.8))
     assert both.speedup == 3.8
     assert both.again is not None
     assert both.ratio == pytest.approx(4.0)
     assert why_again(both, None) is None, "once is enough"
     assert reverified(fast(4.0), fast(4.4 - 1e-9)).speedup == 4.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "speedup"),
+    [(1.05, 1.03, 1.03), (1.05, 0.98, 1.0), (0.95, 1.02, 1.0), (0.9, 0.94, 0.94), (1.09, 1.0, 1.0), (0.95, 1.0, 1.0)],
+)
+def test_the_nearer_one(first: float, second: float, speedup: float) -> None:
+    assert reverified(fast(first), fast(second)).speedup == speedup
+
+
+def test_what_is_not_one_is_measured_twice() -> None:
+    def tried(*ratios: float) -> tuple[Timing, int]:
+        left = [fast(ratio) for ratio in ratios]
+        return confirmed(lambda: left.pop(0)), len(left)
+
+    timing, left = tried(1.0, 5.0)
+    assert (timing.speedup, timing.again, left) == (1.0, None, 1)
+    timing, left = tried(1.06, 1.0)
+    assert (timing.speedup, left) == (1.0, 0)
+    assert timing.again is not None
+
+
+def test_the_luck_of_a_process_is_not_taken_for_a_gain() -> None:
+    """Each start of a worker makes it up to 4 % slower for its whole life, alone or in the reference's place."""
+    rng, machine = random.Random(7), Machine(noise=Noise(random.Random(8), cv=0.02))
+
+    def once() -> Timing:
+        return timed(
+            constant(5e-3 * rng.uniform(1, 1.04)), constant(5e-3 * rng.uniform(1, 1.04)), machine=machine, budget_s=3
+        )
+
+    def wrong(timings: list[Timing]) -> int:
+        return sum(timing.speedup is not None and not 0.99 <= timing.speedup <= 1.01 for timing in timings)
+
+    assert wrong([once() for _ in range(100)]) > 15
+    assert wrong([confirmed(once) for _ in range(100)]) < 10
 
 
 def test_two_that_do_not_agree_give_none() -> None:

@@ -14,10 +14,15 @@ import pytest
 from postgrad.kernels.clock import Rules, measure
 from postgrad.kernels.verdict import Reason, Timing
 from postgrad.records import from_json, to_json
-from postgrad.sandbox import Limits, Worker, channel, run
+from postgrad.sandbox import Ended, Limits, Worker, channel, run
 
-TRIED = run([sys.executable, "-I", "-S", "-c", ""], limits=Limits(wall_s=60, cpu_s=60, memory_bytes=1 << 29))
-pytestmark = pytest.mark.skipif(TRIED.ended != "ok", reason=f"no sandbox here: {TRIED.reason}")
+
+@pytest.fixture(scope="module", autouse=True)
+def sandbox() -> None:
+    tried = run([sys.executable, "-I", "-S", "-c", ""], limits=Limits(wall_s=60, cpu_s=60, memory_bytes=1 << 29))
+    if tried.ended is not Ended.OK:
+        pytest.skip(f"no sandbox here: {tried.ended} {tried.reason}")
+
 
 # A kernel that is C inside: it releases Python's lock while it hashes, as a compiled kernel would.
 PROGRAM = """
