@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from postgrad import sandbox
+
 CORE = {
     "torch": "2.11",
     "transformers": "5.17",
@@ -59,7 +61,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything, in the order in which to read it."""
-    return [python(), *packages(), *extras(), *devices(), memory(), disk(Path.cwd()), chromium()]
+    return [python(), *packages(), *extras(), *devices(), memory(), disk(Path.cwd()), *sandboxed(), chromium()]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -165,6 +167,25 @@ def disk(folder: Path) -> Finding:
         advice = f"less than {LEAST_DISK_GIB:g} GiB: write runs elsewhere with --out, or lower save_total_limit"
         return Finding("disk", "warning", found, advice)
     return Finding("disk", "ok", found)
+
+
+def sandboxed() -> Iterator[Finding]:
+    """The layers around code that a model wrote, tried; without one of them such code is not run."""
+    found = sandbox.layers()
+    active = [layer for layer in found if layer.active]
+    if active:
+        yield Finding("sandbox", "ok", "; ".join(f"{layer.name}: {layer.found}" for layer in active))
+    for why in dict.fromkeys(layer.found for layer in found if not layer.active):
+        missing = [layer for layer in found if not layer.active and layer.found == why]
+        names = ", ".join(layer.name for layer in missing)
+        consequence = (
+            "so that code of a model is not run here"
+            if not active
+            else "open: " + "; ".join(layer.open for layer in missing)
+        )
+        yield Finding("sandbox", "warning", f"without {names}", f"{why}; {consequence}")
+    if sandbox.lockdown():
+        yield Finding("sandbox", "warning", "weaker, as asked for", "open: " + "; ".join(sandbox.GAPS))
 
 
 def chromium() -> Finding:

@@ -145,6 +145,8 @@ def describe(
         processes=limits.processes,
         disk_bytes=limits.disk_bytes,
         output_bytes=limits.output_bytes,
+        lockdown=lockdown(),
+        folder=FOLDER,
         memory_place=memory_place(),
     )
 
@@ -168,6 +170,17 @@ def outcome(head: dict[str, Any], blobs: dict[str, bytes]) -> Outcome:
     blobs = dict(blobs)
     out, err = blobs.pop(" stdout", b""), blobs.pop(" stderr", b"")
     return Outcome(**{**head, "ended": Ended(head["ended"])}, stdout=out, stderr=err, files=blobs)
+
+
+SETTING = "POSTGRAD_SANDBOX"
+
+
+def lockdown() -> bool:
+    """Whether the user asked, by POSTGRAD_SANDBOX=lockdown, for a sandbox without namespaces (`layers.GAPS` are open then)."""
+    value = os.environ.get(SETTING, "")
+    if value not in ("", "lockdown"):
+        raise ValueError(f"{SETTING} is {value!r}: wanted 'lockdown', or nothing for all layers")
+    return value == "lockdown"
 
 
 _place: list[str | None] = []

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NoReturn
 
-from postgrad.sandbox import channel, landlock, linux, seccomp
+from postgrad.sandbox import census, channel, landlock, linux, seccomp
 from postgrad.sandbox import job as jobs
 from postgrad.sandbox.job import FOLDER, Job
 
@@ -54,10 +54,14 @@ def serve(
         for quiet in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(quiet, signal.SIG_DFL)
         os.umask(0o022)
-        with _layer("mounts"):
-            _build(job, user)
+        if job.lockdown:
+            linux.subreaper()
+            os.chdir(job.folder)
+        else:
+            with _layer("mounts"):
+                _build(job, user)
         with _layer("privileges"):
-            _drop(user)
+            _drop(user, job)
         linux.not_dumpable()
         linux.die_with_parent()
         with _layer("files"):
@@ -72,6 +76,10 @@ def serve(
     jobs.write(report, {"started": True}, {})
     report.recv(1)  # the supervisor has found the program's process, which therefore is not waited for before
     status = ended.wait(child, report)
+    if job.lockdown:
+        end_tree(os.getpid())
+    else:
+        _end_namespace()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     found, refused = _collect(job) if status is not None else ({}, [])
     told = {
@@ -164,8 +172,9 @@ def _bind(source: str, target: str, *, devices: bool = False) -> None:
     linux.bind(source, target, devices=devices)
 
 
-def _drop(user: int | None) -> None:
-    linux.drop_bounding_set()
+def _drop(user: int | None, job: Job) -> None:
+    if user is not None or not job.lockdown:  # an ordinary user has none to drop, and its programs get no new ones
+        linux.drop_bounding_set()
     if user is not None:
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -216,10 +225,13 @@ def _become(job: Job, told: int, *, counted: bool) -> NoReturn:
         _limit(job)
     with _layer("no new privileges"):
         linux.no_new_privileges()
-    if landlock.version() is not None:
-        with _layer("landlock"):
-            threads = [] if job.gpu is None else ["/proc"]
-            landlock.restrict(["/"], [*_WRITABLE, *threads], [f"/dev/{name}" for name in _devices(job, "/dev")])
+    with _layer("landlock"):
+        devices, threads = [f"/dev/{name}" for name in _devices(job, "/dev")], [] if job.gpu is None else ["/proc"]
+        if job.lockdown:
+            visible = ["/proc", *(target for _, target in job.binds), *([] if job.gpu is None else ["/sys"])]
+            landlock.restrict(visible, [job.folder, *threads], devices)
+        elif landlock.version() is not None:
+            landlock.restrict(["/"], [*_WRITABLE, *threads], devices)
     with _layer("seccomp"):
         seccomp.install(memfd=counted)
     os.write(told, _READY)
@@ -282,7 +294,7 @@ class _Ended:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def wait(self, child: int, report: socket.socket) -> int | None:
-        """Until the program ends or the supervisor says so; then end all others. None where it was not the program."""
+        """Until the program ends or the supervisor says so. Its status; None where it had not ended by itself."""
         status = None
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
@@ -295,14 +307,30 @@ class _Ended:
                 else:
                     os.read(self._wake, 4096)
                     status = _reap(child)
-        # All but this process, at once: none can fork itself out of it.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        until = time.monotonic() + 5
-        with contextlib.suppress(ChildProcessError):
-            while time.monotonic() < until:
-                os.wait()
         return status
+
+
+def _end_namespace() -> None:
+    """All but this process, at once: none can fork itself out of it."""
+    assert os.getpid() == 1, "elsewhere it would end all of this user's processes"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def end_tree(root: int) -> None:
+    """Kill all beneath `root`, this process, one after another; its limits keep them from outrunning us for long."""
+    until = time.monotonic() + 5
+    while (living := census.descendants(root)) and time.monotonic() < until:
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in living:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _reap(child: int) -> int | None:
@@ -318,7 +346,7 @@ def _reap(child: int) -> int | None:
 def _collect(job: Job) -> tuple[dict[str, bytes], list[str]]:
     """The files asked for, and the names of those that are too long. What is no regular file is not there."""
     found, refused = {}, []
-    here = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = os.open(job.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in job.collect:
         try:
             number = linux.open_beneath(here, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)

@@ -10,7 +10,7 @@ from typing import Any
 from postgrad.sandbox import channel
 
 FOLDER = "/job"
-"""The program's working folder."""
+"""The program's working folder, where it has a root of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class Job:
     processes: int
     disk_bytes: int
     output_bytes: int
+    lockdown: bool
+    """Without namespaces: what the program may do is bound, what it sees is the host's. Only where the user asked for it."""
+    folder: str
+    """The program's working folder, as it sees it."""
     memory_place: str | None
     """The folder for its control group; None: its memory is watched."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 
@@ -91,8 +92,10 @@ def drop_bounding_set() -> None:
     for capability in range(64):
         try:
             _prctl(_PR_CAPBSET_DROP, capability)
-        except OSError:  # beyond the last one that this kernel knows
-            return
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return  # beyond the last one that this kernel knows
 
 
 def drop_capabilities() -> None:

@@ -13,8 +13,10 @@ import select
 import signal
 import socket
 import struct
+import subprocess
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from postgrad.sandbox.outcome import Ended
 
 _UNUSED_USERS = 1_879_048_192
 """From here to 2^31 no distribution gives out user ids (systemd's table of them)."""
+_BEGIN_S = 20.0
+"""For the first process to build what the program sees; a folder of a server that is gone may hang."""
 _END_S = 10.0
 """For the first process to end all others and to report."""
 
@@ -37,6 +41,8 @@ def supervise(control: socket.socket, passed: list[int]) -> None:
     stdin = files.pop("")
     group = None
     try:
+        if job.lockdown:
+            job = _lodged(job)
         if job.memory_place is not None:
             group = Group(Path(job.memory_place), f"postgrad-{os.getpid()}", job.memory_bytes)
         watch = _Watch(job, control, group)
@@ -46,8 +52,17 @@ def supervise(control: socket.socket, passed: list[int]) -> None:
     finally:
         if group is not None:
             group.remove()
+        if job.lockdown:
+            # Not by Python, which follows a deep folder with its stack.
+            subprocess.run(["/bin/rm", "-rf", "--one-file-system", job.folder], env={}, check=False)
     with contextlib.suppress(channel.Closed):
         jobs.write(control, head, found)
+
+
+def _lodged(job: Job) -> Job:
+    """With a folder of the host's to work in."""
+    folder = tempfile.mkdtemp(prefix="postgrad-", dir="/tmp")
+    return replace(job, folder=folder, environment={**job.environment, "HOME": folder, "TMPDIR": folder})
 
 
 @dataclass(slots=True)
@@ -69,7 +84,7 @@ class _Watch:
     def run(self, files: dict[str, bytes], stdin: bytes, passed: list[int]) -> tuple[dict[str, Any], dict[str, bytes]]:
         first = self._fork(files, stdin, passed)
         try:
-            heard, _ = jobs.read(self.report)
+            heard, _ = jobs.read(self.report, time.monotonic() + _BEGIN_S)
             if "broken" in heard:
                 raise RuntimeError(heard["broken"])
             program = next(census.children(first), None)
@@ -86,6 +101,8 @@ class _Watch:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(first, signal.SIGKILL)
             os.waitpid(first, 0)  # the kernel has ended all of the namespace before this returns
+            if self.job.lockdown:
+                inside.end_tree(os.getpid())
         for pipe in self.pipes:
             while self._read(pipe):
                 pass
@@ -100,7 +117,11 @@ class _Watch:
         user = None
         if os.getuid() == 0:
             user = unused_user(os.getpid(), Path("/proc/self/uid_map").read_text())
-        if user is None:
+        if self.job.lockdown:
+            linux.subreaper()
+            if user is not None:
+                os.chown(self.job.folder, user, user)
+        elif user is None:
             _own_users()
         else:
             linux.unshare(linux.CLONE_NEWPID)
@@ -180,7 +201,10 @@ class _Watch:
         if self.cpu_s > job.cpu_s:
             self._end(Ended.TIMED_OUT, f"cpu: more than {job.cpu_s:g} s")
         if self.group is None:
-            self.peak = max(self.peak, census.resident_bytes(first))
+            used = census.resident_bytes(first)
+            if used > job.memory_bytes:  # forked children share pages that were counted for each
+                used = census.shared_out_bytes(first)
+            self.peak = max(self.peak, used)
             if self.peak > job.memory_bytes:
                 self._end(Ended.OUT_OF_MEMORY, f"memory: more than {job.memory_bytes:,} bytes")
         elif self.group.killed():

@@ -737,7 +737,9 @@ def main(arguments: list[str]) -> None:
         scene = scene_in(Path(folder))
         if kind == "watched":  # as where no control group can be had
             host._place[:] = [None]
-        if kind in ("attacks", "watched"):
+        if kind == "lockdown":
+            os.environ[host.SETTING] = "lockdown"
+        if kind in ("attacks", "watched", "lockdown"):
             return carry_out(names, scene)
         if kind == "row":
             return in_a_row(int(names[0]), scene)
