@@ -1,0 +1,255 @@
+"""From a task and a candidate to a verdict: every step gives findings, the worst of them is the status.
+
+    admission -> static flags -> build -> correctness and probes -> paired timing of checked calls -> gate, rounding
+              -> bound of the machine -> again with other workers where the gain is suspicious -> verdict
+
+    with Evaluator(task) as evaluate:            # the reference's worker lives on, and so do its right answers
+        verdict = evaluate(candidate)
+
+What is ours to get right and went wrong is UNCHECKED: a reference that fails, a sandbox that breaks, a machine too noisy.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from postgrad.kernels import clock, roofline
+from postgrad.kernels.admit import admit
+from postgrad.kernels.build import FLAGS, Built, build, compiler
+from postgrad.kernels.candidate import Candidate, fault
+from postgrad.kernels.correct import Subject, check, misbehaviour
+from postgrad.kernels.correct import settings as settings_of
+from postgrad.kernels.environment import environment
+from postgrad.kernels.reference import LIMITS, Reference, ReferenceFailed
+from postgrad.kernels.side import Code, Misbehaved, Side
+from postgrad.kernels.task import Task
+from postgrad.kernels.trial import Trial
+from postgrad.kernels.verdict import (
+    REJECTED,
+    UNCHECKED,
+    Finding,
+    KernelStatus,
+    KernelVerdict,
+    Reason,
+    Timing,
+    conclude,
+)
+from postgrad.sandbox import Limits, WorkerEnded
+
+Scan = Callable[[Candidate, Task], Iterable[Finding]]
+"""Findings from the text alone, before anything is run."""
+
+
+def unread(_candidate: Candidate, _task: Task) -> Iterable[Finding]:
+    """No static rules: what is left is what the candidate does."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    budget_s: float = 10.0
+    """Of the timing; a second measurement gets as much."""
+    seeds: int = 2
+    """Draws of each distribution at the timed shapes."""
+    rules: clock.Rules = field(default_factory=clock.Rules)
+    limits: Limits = LIMITS
+    """Of the candidate's worker."""
+    admission: bool = True
+    """Off only where the caller asked `admit` before."""
+    cache: Path | None = None
+    """Of built libraries; None: the user's."""
+    scan: Scan = unread
+
+
+@dataclass(slots=True)
+class _Spare:
+    """A worker started ahead of time: importing torch takes seconds, and nobody has to wait for them."""
+
+    limits: Limits
+    side: Side | None = field(default=None)
+
+    def take(self, rng: np.random.Generator) -> Side:
+        taken = self.side or Side(Code("torch"), self.limits, rng=rng)
+        self.side = Side(Code("torch"), self.limits, rng=rng)
+        return taken
+
+    def close(self) -> None:
+        if self.side is not None:
+            self.side.close()
+            self.side = None
+
+
+class Evaluator:
+    """Evaluates candidates of one task, one after the other. Use as a context manager.
+
+    `seed` decides every value that a candidate sees; None: drawn anew, so that nobody can know it.
+    """
+
+    def __init__(self, task: Task, settings: Settings = Settings(), *, seed: int | None = None) -> None:
+        self.task, self.settings = task, settings
+        self.seed = secrets.randbits(31) if seed is None else seed
+        self._rng = np.random.default_rng([self.seed, 3])
+        self._reference: Reference | None = None
+        self._admission: list[Finding] | None = None
+        self._spare = _Spare(settings.limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._spare.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._reference is not None:
+            self._reference.side.close()
+            self._reference = None
+
+    def reference(self) -> Reference:
+        """Started when first needed. Raises ReferenceFailed."""
+        if self._reference is None:
+            self._reference = Reference(self.task, seed=self.seed, cache=self.settings.cache)
+        return self._reference
+
+    def __call__(self, candidate: Candidate, *, best: float | None = None) -> KernelVerdict:
+        """`best`: the task's best speed-up so far; twice that is measured again. Never raises for what a candidate does."""
+        timing: Timing | None = None
+        findings: list[Finding] = []
+        try:
+            findings, timing = self._evaluated(candidate, best)
+        except ReferenceFailed as error:
+            self._forget()
+            findings = [Finding(Reason.REFERENCE_FAILED, str(error), "reference")]
+        except WorkerEnded as error:
+            self._forget()
+            findings = [Finding(Reason.SANDBOX_BROKEN, str(error), "sandbox")]
+        return self._verdict(candidate, findings, timing)
+
+    def admission(self) -> list[Finding]:
+        """Why the task is not admitted; empty where it is."""
+        if self._admission is None:
+            self._admission = admit(self.reference()) if self.settings.admission else []
+        return self._admission
+
+    # ---- The steps
+
+    def _evaluated(self, candidate: Candidate, best: float | None) -> tuple[list[Finding], Timing | None]:
+        wrong = fault(candidate, self.task.wanted)
+        if wrong is not None:
+            reason = Reason.BUILD_FAILED if "syntax" in wrong or "not Python" in wrong else Reason.NO_ENTRY
+            return [Finding(reason, wrong, "source")], None
+        findings = [*self.settings.scan(candidate, self.task)]
+        if conclude(findings) is REJECTED:
+            return findings, None
+        findings += self.admission()
+        if conclude(findings) is UNCHECKED:
+            return findings, None
+        found, timing = self._run(candidate, self.reference())
+        findings += found
+        if timing is None or conclude(findings) in (REJECTED, UNCHECKED):
+            return findings, timing
+        why = clock.why_again(timing, best)
+        if why is not None:
+            findings, timing = self._again(candidate, findings, timing)
+        return findings, timing
+
+    def _again(self, candidate: Candidate, findings: list[Finding], first: Timing) -> tuple[list[Finding], Timing]:
+        """The same two codes in workers of their own, with other values."""
+        with Reference(self.task, seed=secrets.randbits(31), cache=self.settings.cache) as other:
+            found, second = self._run(candidate, other)
+        if second is None:  # it was right before: now it is not, so what it did is said
+            return [*findings, *found], first
+        timing = clock.reverified(first, second)
+        told = [one for one in found if one not in second.findings]
+        return [*(one for one in findings if one not in first.findings), *told, *timing.findings], timing
+
+    def _run(self, candidate: Candidate, reference: Reference) -> tuple[list[Finding], Timing | None]:
+        if candidate.backend == "cpp":
+            built = build(candidate, self.settings.cache)
+            if not isinstance(built, Built):
+                return [Finding(built.reason, built.log, "build")], None
+            side = Side(Code("cpp", library=built.library), self.settings.limits, rng=self._rng)
+        else:
+            side = self._spare.take(self._rng)
+            side.code = Code("torch", candidate.code, "candidate", self.task.wanted)
+        with side:
+            subject = Subject(reference, side, candidate, self._rng)
+            found = check(subject, seeds=self.settings.seeds)
+            if conclude(found) is REJECTED:
+                return found, None
+            try:
+                timed, timing = self._timed(subject)
+            except Misbehaved as error:
+                return [*found, misbehaviour(error, "timing")], None
+            return [*found, *timed], timing
+
+    def _timed(self, subject: Subject) -> tuple[list[Finding], Timing]:
+        trial = Trial(subject)
+        timing = clock.measure(
+            trial.reference,
+            trial.candidate,
+            self.settings.budget_s,
+            random.Random(int(self._rng.integers(1 << 62))),
+            rules=self.settings.rules,
+            prepare=trial.prepare,
+        )
+        found = [*trial.judge(), *settings_of(subject), *timing.findings]
+        slow = roofline.check(timing, self._bound(subject)) if timing.candidate_s else None
+        found += [slow] if slow is not None else []
+        if conclude(found) in (REJECTED, UNCHECKED) and timing.speedup is not None:
+            timing = replace(timing, speedup=None)
+        return found, timing
+
+    def _bound(self, subject: Subject) -> float:
+        specs = subject.specs
+        read = specs.inputs if self.task.reads else ()
+        moved = sum(one.bytes for one in (*read, *specs.outputs))
+        return roofline.bound_s(roofline.Work(moved), roofline.cpu_peaks(1))
+
+    def _verdict(self, candidate: Candidate, findings: Sequence[Finding], timing: Timing | None) -> KernelVerdict:
+        unique = tuple(dict.fromkeys(findings))
+        status = conclude(unique)
+        speedup = timing.speedup if timing is not None else None
+        interval = timing.interval if timing is not None and speedup is not None else None
+        if status in (KernelStatus.ACCEPTED, KernelStatus.SUSPICIOUS):
+            assert speedup is not None, "what was not timed has a finding that says why"
+        else:
+            speedup = interval = None
+        made = f"{compiler()} {' '.join(FLAGS)}" if candidate.backend == "cpp" else None
+        return KernelVerdict(
+            task=self.task.name,
+            status=status,
+            speedup=speedup,
+            interval=interval,
+            findings=unique,
+            timing=timing,
+            environment=environment(
+                task=self.task.source, code=candidate.code, seeds={"values": self.seed}, compiler=made
+            ),
+            labels={"backend": candidate.backend, "baseline": "reference", **_note(self._reference)},
+        )
+
+
+def _note(reference: Reference | None) -> dict[str, str]:
+    return {"oracle": reference.note} if reference is not None and reference.note else {}
+
+
+def evaluate(
+    task: Task, candidate: Candidate, settings: Settings = Settings(), *, seed: int | None = None
+) -> KernelVerdict:
+    """One candidate of one task; `Evaluator` keeps the reference for several."""
+    with Evaluator(task, settings, seed=seed) as evaluator:
+        return evaluator(candidate)

@@ -1,0 +1,145 @@
+"""Timed calls that are checked afterwards: the bridge between a Subject and `clock.measure`.
+
+Every call gets values that were never there before, at addresses that are new, placed right before it: so nothing can be worked out
+ahead, and both sides find their inputs equally warm. Of all timed calls a few
+are remembered with their outputs, chosen at random and unknown to the worker, the last ones always; once time is taken their
+outputs are judged like any other. So a kernel that is right while it is checked and wrong while it is timed is wrong.
+
+Fresh values are made from a few draws of several distributions, each rolled by a random offset and scaled by a random factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from postgrad.kernels.correct import Asked, Subject, stale
+from postgrad.kernels.numeric import STORAGE, Array, is_float, numbers, stored
+from postgrad.kernels.reference import Question
+from postgrad.kernels.side import Side, Spec
+from postgrad.kernels.verdict import Finding, Reason
+
+POOL = ("own", "own", "own", "signs", "shifted", "outliers")
+KEPT = 8
+LAST = 2
+BIND_S = 1e-3
+"""CPU-seconds that a worker may take for a new buffer set; what it uses above that counts as work between calls."""
+
+
+@dataclass(slots=True)
+class _Call:
+    index: int
+    arrays: list[Array]
+    """Stored."""
+    outputs: list[Array]
+    """Stored."""
+
+
+class Trial:
+    """Prepares, times and remembers calls of both sides."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._pool = list(self._draws())
+        self.arrays: list[Array] = []
+        self._kept: list[_Call] = []
+        self._last: list[_Call] = []
+        self._count = 0
+        self.reference = _Clocked(self, subject.reference.side)
+        self.candidate = _Clocked(self, subject.side)
+
+    def _draws(self) -> Iterator[list[Array]]:
+        subject = self.subject
+        for place, name in enumerate(POOL):
+            arrays = subject.reference.drawn(subject.case, name, subject.seed())
+            # What gives no finite answer is not what anybody times.
+            if place and any(one.degenerate for one in subject.reference.envelope(subject.case, arrays)):
+                continue
+            yield arrays
+
+    def prepare(self, k: int) -> None:
+        """New values for the k-th round, the same for both sides."""
+        drawn = self._pool[int(self.subject.rng.integers(len(self._pool)))]
+        specs = self.subject.specs
+        self.arrays = [
+            array if place in specs.fixed else self._varied(array, one)
+            for place, (array, one) in enumerate(zip(drawn, specs.inputs, strict=True))
+        ]
+
+    def _varied(self, array: Array, one: Spec) -> Array:
+        if not is_float(one.dtype) or not array.size:
+            return array
+        rng = self.subject.rng
+        flat, offset = array.reshape(-1), int(rng.integers(array.size))
+        factor = float(rng.uniform(0.75, 1.25))
+        if one.dtype == "bfloat16":
+            return stored(np.roll(numbers(flat, one.dtype), offset) * factor, one.dtype).reshape(array.shape)
+        made = np.empty_like(flat)
+        scale = STORAGE[one.dtype](factor)
+        np.multiply(flat[array.size - offset :], scale, out=made[:offset])
+        np.multiply(flat[: array.size - offset], scale, out=made[offset:])
+        return made.reshape(array.shape)
+
+    def remember(self, k: int, outputs: list[Array]) -> None:
+        """Perhaps keep this call: each with the same chance, and the last ones for certain."""
+        self._count += 1
+        slot = int(self.subject.rng.integers(self._count))
+        call = _Call(k, self.arrays, outputs)
+        self._last = [*self._last, call][-LAST:]
+        if len(self._kept) < KEPT:
+            self._kept.append(call)
+        elif slot < KEPT:
+            self._kept[slot] = call
+
+    def judge(self) -> list[Finding]:
+        """What was wrong in the remembered calls."""
+        subject = self.subject
+        specs, found = subject.specs, []
+        for call in {call.index: call for call in (*self._kept, *self._last)}.values():
+            inputs = [numbers(array, one.dtype) for array, one in zip(call.arrays, specs.inputs, strict=True)]
+            question = Question(
+                subject.case, "own", call.arrays, inputs, subject.reference.envelope(subject.case, call.arrays)
+            )
+            if question.degenerate:
+                continue
+            outputs = [numbers(raw, one.dtype) for raw, one in zip(call.outputs, specs.outputs, strict=True)]
+            for place, (got, one) in enumerate(zip(outputs, question.envelopes, strict=True)):
+                wrong = one.mismatch(got)
+                if wrong is None:
+                    continue
+                asked = Asked(question, place, got, one, wrong, 0.0, [])
+                late = Reason.C05_STALE_RESULT if stale(subject, asked) else Reason.S10_LATE_WRONG
+                found.append(
+                    Finding(
+                        late,
+                        f"right when it was checked, wrong when it was timed: {wrong}",
+                        f"timed call {call.index}, output {place}",
+                    )
+                )
+        return found[:3]
+
+
+class _Clocked:
+    """One side for the clock: its calls, and its CPU time without what placing values cost."""
+
+    def __init__(self, trial: Trial, side: Side) -> None:
+        self.trial, self.side = trial, side
+        self._allowed = 0.0
+
+    def call(self, k: int) -> float:
+        before = self.side.cpu_seconds()
+        placed = self.trial.subject.place_on(self.side, self.trial.arrays)
+        self._allowed += min(self.side.cpu_seconds() - before, BIND_S)
+        elapsed = self.side.call(placed)
+        outputs = self.side.stored_output(placed)  # of both sides, so that both leave the caches alike
+        if self.side is self.trial.subject.side:
+            self.trial.remember(k, outputs)
+        return elapsed
+
+    def empty(self) -> float:
+        return self.side.empty()
+
+    def cpu_seconds(self) -> float:
+        return self.side.cpu_seconds() - self._allowed
