@@ -106,7 +106,6 @@ def _tells(task: Task) -> bool:
 
 
 def _task(family: Family, spec: Spec, split: Split) -> Task:
-    timed = family.timed[spec.kind if spec.kind in family.timed else ""]
     names = ", ".join(each.name for each in spec.inputs)
     lines = "".join(f"    {line}\n" for line in (*family.python(spec), "return v"))
     constants = " ".join(spec.all_constants)
@@ -116,8 +115,8 @@ def _task(family: Family, spec: Spec, split: Split) -> Task:
         dims=family.dims,
         inputs=spec.inputs,
         output=family.output_of(spec) if family.output_of else family.output,
-        sizes=(*family.sizes, timed),
-        timed=timed,
+        sizes=(*family.sizes, family.timed),
+        timed=family.timed,
         reference=family.cpp(spec, frozenset()),
         statement=f"def function(xp, {names}):\n{lines}",
         labels={

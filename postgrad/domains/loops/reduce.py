@@ -191,7 +191,7 @@ REDUCE = Family(
     ("R", "C"),
     (),
     sizes=((1, 1), (3, 5), (7, 67), (65, 130)),
-    timed={"": (1031, 2051)},
+    timed=(1031, 2051),
     draw=_draw,
     cpp=_cpp,
     python=_python,

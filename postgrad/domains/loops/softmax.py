@@ -111,7 +111,7 @@ SOFTMAX = Family(
     ("R", "C"),
     ("R", "C"),
     sizes=((1, 1), (3, 5), (7, 67), (33, 130)),
-    timed={"": (1607, 259)},
+    timed=(1607, 259),
     draw=_draw,
     cpp=_cpp,
     python=_python,

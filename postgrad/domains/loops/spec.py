@@ -115,8 +115,7 @@ class Family:
     dims: tuple[str, ...]
     output: tuple[str, ...]
     sizes: tuple[tuple[int, ...], ...]
-    timed: Mapping[str, tuple[int, ...]]
-    """By kind; "" is all others."""
+    timed: tuple[int, ...]
     draw: Callable[[np.random.Generator], Spec]
     cpp: Callable[[Spec, Style], str]
     """The kernel's text in a style; the empty style is the reference."""

@@ -40,6 +40,12 @@ class Task:
     labels: Mapping[str, str] = field(default_factory=dict)
     """split, composition, constants, difficulty: what reports group by."""
 
+    def shapes(self, size: Sequence[int]) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+        """Of the inputs, in order, and of the output, where `dims` have these values; () is one number."""
+        lengths = dict(zip(self.dims, size, strict=True))
+        inputs = [tuple(lengths[name] for name in each.dims) for each in self.inputs]
+        return inputs, tuple(lengths[name] for name in self.output)
+
 
 DISTRIBUTIONS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
     "normal": lambda rng, shape: rng.standard_normal(shape),
@@ -54,13 +60,11 @@ DISTRIBUTIONS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], Any
 
 def inputs(task: Task, size: Sequence[int], distribution: str, seed: int) -> list[Array]:
     """Fresh float32 arrays for in[0], in[1], ...; a function of its arguments. Numbers (no dims) are between 0.5 and 2."""
-    lengths = dict(zip(task.dims, size, strict=True))
     if distribution not in DISTRIBUTIONS:
         raise ValueError(f"distribution={distribution!r} is not one of {', '.join(DISTRIBUTIONS)}")
     made = []
-    for place, each in enumerate(task.inputs):
+    for place, shape in enumerate(task.shapes(size)[0]):
         rng = np.random.default_rng([seed, place, list(DISTRIBUTIONS).index(distribution)])
-        shape = tuple(lengths[name] for name in each.dims)
         values = DISTRIBUTIONS[distribution](rng, shape) if shape else rng.uniform(0.5, 2, (1,))
         made.append(np.ascontiguousarray(values, dtype=np.float32))
     return made
