@@ -153,6 +153,8 @@ def describe(
 
 def start(job: Job, files: Mapping[str, bytes], stdin: bytes, passed: Sequence[int]) -> socket.socket:
     """Hand a job to the launcher; the socket over which it tells how it goes."""
+    if sys.platform != "linux":
+        raise OSError(f"{sys.platform}: sandboxes are of Linux")
     for name in files:
         _inside(name)
     control, theirs = socket.socketpair()

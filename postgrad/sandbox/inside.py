@@ -32,11 +32,27 @@ _READY = b"!"
 _WRITABLE = (FOLDER, "/tmp", "/dev/shm")
 
 
+_LESS = "or ask for less by POSTGRAD_SANDBOX=lockdown (`postgrad doctor` says what is open then)"
+_REMEDIES = {
+    "namespaces": "root without CAP_SYS_ADMIN, as in most containers: start the container with --cap-add SYS_ADMIN "
+    f"--security-opt seccomp=unconfined, run as an ordinary user, {_LESS}",
+    "users": "allow unprivileged user namespaces: sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0 or a profile for this Python, or the container's seccomp profile; "
+    + _LESS,
+    "mounts": "Linux 5.14 or newer; in a container --security-opt systempaths=unconfined and apparmor=unconfined, "
+    + _LESS,
+    "memory": "the control group may have gone: start again",
+    "landlock": "Linux 5.13 or newer, with landlock among the lsm= of its start; other users must reach what is read",
+    "seccomp": "a kernel with CONFIG_SECCOMP_FILTER",
+}
+
+
 class Layer(Exception):
-    """A layer could not be set up."""
+    """A layer could not be set up; says which, why and what to change."""
 
     def __init__(self, name: str, error: Exception) -> None:
-        super().__init__(f"{name}: {error}")
+        remedy = _REMEDIES.get(name)
+        super().__init__(f"{name}: {error}" + (f"; {remedy}" if remedy else ""))
 
 
 def serve(
@@ -58,13 +74,13 @@ def serve(
             linux.subreaper()
             os.chdir(job.folder)
         else:
-            with _layer("mounts"):
+            with layer("mounts"):
                 _build(job, user)
-        with _layer("privileges"):
+        with layer("privileges"):
             _drop(user, job)
         linux.not_dumpable()
         linux.die_with_parent()
-        with _layer("files"):
+        with layer("files"):
             _fill(files)
         ended = _Ended()
         child = _start(job, standard, entry, passed)
@@ -94,7 +110,7 @@ def serve(
 
 
 @contextlib.contextmanager
-def _layer(name: str) -> Iterator[None]:
+def layer(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
@@ -199,7 +215,7 @@ def _start(job: Job, standard: tuple[int, int, int], entry: int | None, passed: 
     child = os.fork()
     if child == 0:
         try:
-            with _layer("memory"):
+            with layer("memory"):
                 if entry is not None:
                     os.write(entry, b"0")
             told = _arrange(job, standard, passed, told)
@@ -221,18 +237,18 @@ def _become(job: Job, told: int, *, counted: bool) -> NoReturn:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    with _layer("limits"):
+    with layer("limits"):
         _limit(job)
-    with _layer("no new privileges"):
+    with layer("no new privileges"):
         linux.no_new_privileges()
-    with _layer("landlock"):
+    with layer("landlock"):
         devices, threads = [f"/dev/{name}" for name in _devices(job, "/dev")], [] if job.gpu is None else ["/proc"]
         if job.lockdown:
             visible = ["/proc", *(target for _, target in job.binds), *([] if job.gpu is None else ["/sys"])]
             landlock.restrict(visible, [job.folder, *threads], devices)
         elif landlock.version() is not None:
             landlock.restrict(["/"], [*_WRITABLE, *threads], devices)
-    with _layer("seccomp"):
+    with layer("seccomp"):
         seccomp.install(memfd=counted)
     os.write(told, _READY)
     try:

@@ -30,9 +30,7 @@ def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable
     """Bind this process and all that come of it to these paths. It must have given up new privileges before."""
     abi = version()
     if abi is None:
-        raise OSError(
-            "this kernel has none, or it is off: Linux 5.13 or newer, with landlock among the lsm= of its start"
-        )
+        raise OSError("this kernel has none, or it is off")
     rights = (1 << 13) - 1
     for least, right in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL)):
         rights |= right if abi >= least else 0

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from postgrad.sandbox import host, landlock
+from postgrad.sandbox import host
 from postgrad.sandbox.outcome import Ended, Limits
 
 GAPS = (
@@ -84,6 +84,8 @@ _WITHOUT = {
 
 
 def _judged(found: dict[str, object]) -> list[Layer]:
+    from postgrad.sandbox import landlock  # of Linux alone
+
     weak = host.lockdown()
     asked = f"not asked for: {host.SETTING}=lockdown is set"
     abi, place = landlock.version(), host.memory_place()

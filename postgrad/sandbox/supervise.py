@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import select
 import signal
 import socket
@@ -41,13 +42,16 @@ def supervise(control: socket.socket, passed: list[int]) -> None:
     stdin = files.pop("")
     group = None
     try:
+        if not linux.KNOWN:
+            raise RuntimeError(f"processor: {platform.machine()}: system calls are known for x86_64 and aarch64 only")
         if job.lockdown:
             job = _lodged(job)
         if job.memory_place is not None:
-            group = Group(Path(job.memory_place), f"postgrad-{os.getpid()}", job.memory_bytes)
+            with inside.layer("memory"):
+                group = Group(Path(job.memory_place), f"postgrad-{os.getpid()}", job.memory_bytes)
         watch = _Watch(job, control, group)
         head, found = watch.run(files, stdin, passed)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, inside.Layer) as error:
         head, found = {"ended": Ended.BROKEN, "reason": str(error)}, {}
     finally:
         if group is not None:
@@ -124,7 +128,8 @@ class _Watch:
         elif user is None:
             _own_users()
         else:
-            linux.unshare(linux.CLONE_NEWPID)
+            with inside.layer("namespaces"):
+                linux.unshare(linux.CLONE_NEWPID)
         self.report, theirs = socket.socketpair()
         ends = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
         given = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -292,13 +297,8 @@ def unused_user(process: int, mapped: str) -> int | None:
 def _own_users() -> None:
     """A user namespace in which this user is itself and may mount; processes to come are in a namespace of theirs."""
     user, group = os.getuid(), os.getgid()
-    try:
+    with inside.layer("users"):
         linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWPID)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    except OSError as error:
-        raise RuntimeError(
-            f"user namespace: {error}; allow unprivileged user namespaces (sysctl user.max_user_namespaces, "
-            "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0, or the container's seccomp profile)"
-        ) from None

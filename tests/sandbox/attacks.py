@@ -99,9 +99,14 @@ def none_done(outcome: Outcome, scene: Scene) -> None:
     assert not done, done
 
 
-def within(seconds: float) -> Callable[[Outcome, Scene], None]:
+def soon(outcome: Outcome, scene: Scene) -> None:
+    """Left alone, it would go on for a minute; a busy machine may take a second or two to notice."""
+    assert outcome.wall_s <= 5, outcome.wall_s
+
+
+def burnt(seconds: float) -> Callable[[Outcome, Scene], None]:
     def check(outcome: Outcome, scene: Scene) -> None:
-        assert outcome.wall_s <= seconds, outcome.wall_s
+        assert outcome.cpu_s <= seconds, outcome.cpu_s
 
     return check
 
@@ -240,22 +245,22 @@ tell(attempt(fill))
         ended=(Ended.OUT_OF_MEMORY, Ended.OK),
     ),
     "06 endless loop": Attack(
-        "while True: pass", within(2.5), (Ended.TIMED_OUT,), replace(LIMITS, cpu_s=0.5, wall_s=5)
+        "while True: pass", burnt(1.0), (Ended.TIMED_OUT,), replace(LIMITS, cpu_s=0.5, wall_s=60)
     ),
     "06 endless loop of children": Attack(
         "for _ in range(3): os.fork()\nwhile True: pass",
-        within(2.5),
+        burnt(1.0),
         (Ended.TIMED_OUT,),
-        replace(LIMITS, cpu_s=0.5, wall_s=5),
+        replace(LIMITS, cpu_s=0.5, wall_s=60),
     ),
     "06 deaf sleeper": Attack(
         "for n in range(1, 32):\n    attempt(lambda: signal.signal(n, signal.SIG_IGN))\ntime.sleep(60)",
-        within(1.2),
+        soon,
         (Ended.TIMED_OUT,),
         replace(LIMITS, wall_s=0.7),
     ),
     "07 flood of output": Attack("while True: os.write(1, b'x' * 65536)", _kept, (Ended.FLOODED,)),
-    "07 flood of errors": Attack("while True: os.write(2, b'x' * 65536)", within(5), (Ended.FLOODED,)),
+    "07 flood of errors": Attack("while True: os.write(2, b'x' * 65536)", soon, (Ended.FLOODED,)),
     "08 daemon": Attack(
         """
 if os.fork() == 0:
@@ -271,7 +276,7 @@ tell("gone")
 """,
         says("gone"),
     ),
-    "09 pipe held open": Attack("if os.fork() == 0:\n    time.sleep(60)\ntell('end')\nos._exit(0)", within(1.0)),
+    "09 pipe held open": Attack("if os.fork() == 0:\n    time.sleep(60)\ntell('end')\nos._exit(0)", soon),
     "10 secrets": Attack(
         """
 import glob

@@ -17,7 +17,19 @@ from pathlib import Path
 import pytest
 
 from postgrad import sandbox
-from postgrad.sandbox import Ended, Limits, Outcome, Worker, WorkerEnded, WorkerTimeout, channel, host, run
+from postgrad.sandbox import (
+    Ended,
+    Limits,
+    Outcome,
+    Worker,
+    WorkerEnded,
+    WorkerTimeout,
+    cgroup,
+    channel,
+    host,
+    run,
+    supervise,
+)
 
 LIMITS = Limits(wall_s=20, cpu_s=20, memory_bytes=256 << 20)
 PYTHON = sys.executable
@@ -52,7 +64,7 @@ def test_ends() -> None:
     assert (crashed.ended, crashed.code, crashed.signal) == (Ended.CRASHED, None, signal.SIGSEGV)
     late = python("import time; time.sleep(9)", limits=replace(LIMITS, wall_s=0.5))
     assert (late.ended, late.code, late.signal) == (Ended.TIMED_OUT, None, None)
-    assert 0.5 <= late.wall_s < 1
+    assert 0.5 <= late.wall_s < 4
     assert "0.5 s" in late.reason
 
 
@@ -144,6 +156,7 @@ def test_without_a_layer_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_place", ["/no/such/group"])
     found = python("print('ran')")
     assert (found.ended, found.stdout) == (Ended.BROKEN, b"")
+    assert found.reason.startswith("memory: ")
     assert "/no/such/group" in found.reason
     with pytest.raises(WorkerEnded) as caught:
         Worker([PYTHON, "-c", "print('ran')"], limits=LIMITS)
@@ -171,7 +184,7 @@ print(found.ended, found.stdout, found.reason)
         [PYTHON, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("broken b''"), done.stdout
-    assert "user namespace" in done.stdout
+    assert "users: " in done.stdout
     assert "max_user_namespaces" in done.stdout
 
 
@@ -271,7 +284,7 @@ def test_a_worker_that_does_not_answer_is_ended() -> None:
         begun = time.monotonic()
         with pytest.raises(WorkerTimeout):
             one.ask(b"", 0.3)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
         assert not Path(f"/proc/{one.pid}").exists()
         with pytest.raises(WorkerEnded):
             one.ask(b"", 1)
@@ -341,3 +354,46 @@ time.sleep(60)
 
 def test_the_public_names() -> None:
     assert all(hasattr(sandbox, name) for name in sandbox.__all__)
+
+
+def test_every_layer_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {layer.name: layer for layer in sandbox.layers()}
+    assert {name for name, layer in found.items() if not layer.active} <= {"landlock"}
+    monkeypatch.setattr(host, "_place", ["/no/such/group"])
+    broken = sandbox.layers()
+    assert not any(layer.active for layer in broken)
+    assert all("/no/such/group" in layer.found for layer in broken)
+
+
+def test_less_is_asked_for_by_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not sandbox.lockdown()
+    monkeypatch.setenv("POSTGRAD_SANDBOX", "lockdown")
+    assert sandbox.lockdown()
+    monkeypatch.setenv("POSTGRAD_SANDBOX", "off")
+    with pytest.raises(ValueError, match="wanted 'lockdown'"):
+        sandbox.lockdown()
+
+
+@pytest.mark.parametrize(
+    ("mapped", "user"),
+    [
+        ("         0          0 4294967295", 1_879_048_192 + 7),
+        ("         0     100000      65536", 60_007),
+        ("         0       1000          1", None),
+    ],
+)
+def test_the_user_of_a_sandbox(mapped: str, user: int | None) -> None:
+    assert supervise.unused_user(7, mapped) == user
+
+
+def test_where_control_groups_may_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "_MOUNTED", tmp_path)
+    user = tmp_path / "user.slice" / "app.slice"
+    (user / "run.scope").mkdir(parents=True)
+    (user / "cgroup.subtree_control").write_text("memory pids\n")
+    (user.parent / "cgroup.subtree_control").write_text("cpu\n")
+    # The second version: beside the own group, where the one above hands memory on.
+    assert cgroup._candidates("0::/user.slice/app.slice/run.scope\n") == [user]
+    # The first: beneath the own group, or the mount's root in a container that shows another one's path.
+    assert cgroup._candidates("4:memory:/a/b\n0::/\n") == [tmp_path / "memory" / "a" / "b", tmp_path / "memory"]
+    assert cgroup._candidates("3:cpu:/\n") == []
