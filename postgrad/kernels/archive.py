@@ -127,7 +127,7 @@ class Scored:
 
 def content_hash(code: str, backend: str) -> str:
     """64 hexadecimal digits; the same text for another backend is another code."""
-    return hashlib.sha256(json.dumps([backend, code]).encode()).hexdigest()
+    return hashlib.sha256(f"{backend}\0{code}".encode()).hexdigest()
 
 
 @contextmanager

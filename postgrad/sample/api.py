@@ -24,6 +24,7 @@ import http.client
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ USELESS = {301, 302, 303, 307, 308, 401, 402, 403, 404, 405}
 """Statuses after which no call to this endpoint would succeed; the request is not looked at, so nothing is charged."""
 STOPPED = {"stop", "end_turn", "eos", "eos_token", "stop_sequence"}
 CUT = {"length", "max_tokens"}
+MOST_TOKENS = 2**40
+"""A larger count is no count."""
 TEMPLATE = 32
 """Tokens that a message's role and the template add to its text, at most. A token of text has a byte at least."""
 
@@ -134,6 +137,7 @@ class Said:
 
 class ApiSampler:
     """A Sampler. At most `concurrency` calls are on the way, and `requests_per_minute` begin in a minute (None: no limit).
+    Threads that sample at the same time wait for each other: give problems together.
 
     Raises ValueError where the key's variable is not set, or where a budget of tokens or cost has no longest answer to count with.
     """
@@ -164,6 +168,7 @@ class ApiSampler:
         self._interval = 0.0 if requests_per_minute is None else 60 / requests_per_minute
         self._address = address(endpoint.url)
         self._key = _key(endpoint.key_variable)
+        self._turn = threading.Lock()
         self._next = 0.0
         """Monotonic time before which no request begins: the rate, and what Retry-After said."""
 
@@ -171,7 +176,8 @@ class ApiSampler:
         """Raises Spent, with the traces that were had, where the budget allows no further call; Failed where no call would succeed."""
         wanted = [self._call(problem, sample) for problem in problems for sample in range(n)]
         batch = _Batch(self, wanted)
-        said = run(batch.all())
+        with self._turn:
+            said = run(batch.all())
         if batch.fault is not None:
             raise batch.fault
         if wanted and batch.gave_up and not batch.answered:
@@ -379,7 +385,7 @@ def read(text: str) -> Said:
     """A chat completion's one choice. Raises Missed, as perhaps charged, where it is none."""
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Missed(f"the answer is no JSON ({error})", charged=True) from error
     if not isinstance(answer, dict):
         raise Missed(f"the answer is {short(answer)}, not an object", charged=True)
@@ -393,15 +399,21 @@ def read(text: str) -> Said:
         raise Missed(f"the message is {short(message)}, without a text", charged=True)
     # A refusal is an answer too. Null: nothing was said, say because thinking used up all tokens.
     content = message["content"] if message["content"] is not None else message.get("refusal")
-    finish: Literal["stop", "length", "error"] = "stop" if reason in STOPPED else "length" if reason in CUT else "error"
-    return Said(content if isinstance(content, str) else "", finish, _usage(answer.get("usage")))
+    said = content if isinstance(content, str) else ""
+    finish: Literal["stop", "length", "error"] = "error"
+    if isinstance(reason, str):
+        finish = "stop" if reason in STOPPED else "length" if reason in CUT else "error"
+    # JSON can hold half of a surrogate pair, which is no text: nothing could store or print it.
+    return Said(said.encode(errors="replace").decode(), finish, _usage(answer.get("usage")))
 
 
 def _usage(told: Any) -> Tokens | None:
     if not isinstance(told, dict):
         return None
     prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
-    if type(prompt) is not int or type(completion) is not int or min(prompt, completion) < 0:
+    if type(prompt) is not int or type(completion) is not int:
+        return None
+    if not (0 <= prompt < MOST_TOKENS and 0 <= completion < MOST_TOKENS):
         return None
     return Tokens(prompt, completion)
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -19,12 +20,14 @@ from typing import Any
 
 import pytest
 from fake_api import Fake, Reply, completion, running
+from hypothesis import given
+from hypothesis import strategies as st
 
 from postgrad.protocols import Spent
 from postgrad.records import Message, Problem
 from postgrad.run import Failed
 from postgrad.sample import calls
-from postgrad.sample.api import ApiSampler, Budget, Endpoint, Patience
+from postgrad.sample.api import ApiSampler, Budget, Endpoint, Missed, Patience, read
 from postgrad.sample.calls import Calls
 
 PROBLEMS = [
@@ -250,6 +253,51 @@ def test_what_may_pass_is_asked_again(fake: Fake, sampler: Any, reply: Reply) ->
     assert (spent["attempts"], spent["answers"], spent["failed"]) == (3, 1, 0)
     refused = reply.status in (429, 503)
     assert spent["open_attempts"] == (0 if refused else 2), "what may have been charged is accounted for"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["content", "refusal", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@given(JSON, JSON, JSON, JSON)
+def test_whatever_an_answer_holds_it_is_read_or_missed(message: Any, reason: Any, usage: Any, refusal: Any) -> None:
+    for inner in (message, {"content": message}, {"content": None, "refusal": refusal}):
+        for counts in (usage, {"prompt_tokens": usage, "completion_tokens": 3}):
+            answer = {"choices": [{"message": inner, "finish_reason": reason}], "usage": counts}
+            try:
+                said = read(json.dumps(answer))
+            except Missed:
+                continue
+            said.text.encode()
+            assert said.finish in ("stop", "length", "error")
+            assert said.used is None or 0 <= said.used.prompt < 2**63
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "NaN", "null", '"text"', "\x00"])
+def test_what_is_no_object_is_missed(text: str) -> None:
+    with pytest.raises(Missed, match="the answer is"):
+        read(text)
+
+
+def test_half_a_surrogate_is_no_text(fake: Fake, sampler: Any) -> None:
+    fake.rule = lambda nth, body: Reply(content=completion("a\ud800b"))
+    ((trace,),) = sampler().sample(PROBLEMS[:1], 1)
+    assert trace.text == "a?b"
+
+
+def test_threads_that_sample_at_once_wait_for_each_other(fake: Fake, sampler: Any) -> None:
+    fake.delay = 0.01
+    asked = sampler(concurrency=2)
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda problem: asked.sample([problem], 3), PROBLEMS))
+    assert [group[0].problem_id for (group,) in got] == ["p0", "p1", "p2", "p3"]
+    assert fake.most_busy <= 2
+    assert len(fake.asked) == 12
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
