@@ -50,6 +50,8 @@ def build(code: str, stem: Path) -> Path | None:
 
 
 def built(codes: Sequence[str], folder: Path) -> list[Path | None]:
+    """Into a folder of its own: a library that was loaded once stays, whatever is written over its file."""
+    folder.mkdir()
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(build, codes, [folder / str(place) for place in range(len(codes))]))
 
@@ -90,7 +92,7 @@ def assert_wrong(jobs: Sequence[tuple[loops.Made, loops.Mistake]], folder: Path)
 
 @compiles
 def test_every_right_text_builds_and_equals_the_oracle(tmp_path: Path) -> None:
-    assert_right(loops.tasks("test", FAMILIES, seed=3), tmp_path)
+    assert_right(loops.tasks("test", FAMILIES, seed=3), tmp_path / "right")
 
 
 @compiles
@@ -102,18 +104,18 @@ def test_every_mistake_fails_in_its_way(tmp_path: Path) -> None:
         kinds = {each.name: (made, each) for each in loops.mistakes(made, written[-1 - number % 3])}
         jobs += kinds.values()
     assert {mistake.fails for _, mistake in jobs} == {"build", "values", "bounds"}
-    assert_wrong(jobs, tmp_path)
+    assert_wrong(jobs, tmp_path / "wrong")
 
 
 @pytest.mark.slow
 @compiles
 def test_many_tasks_are_as_few_are(tmp_path: Path) -> None:
     made = loops.tasks("train", 3 * FAMILIES, seed=5) + loops.tasks("test", 2 * FAMILIES, seed=6)
-    assert_right(made, tmp_path)
+    assert_right(made, tmp_path / "right")
     jobs = [
         (each, wrong) for each in made for variant in loops.variants(each) for wrong in loops.mistakes(each, variant)
     ]
-    assert_wrong(jobs[::9], tmp_path)
+    assert_wrong(jobs[::9], tmp_path / "wrong")
     assert {wrong.name for _, wrong in jobs} == {
         *("semicolon", "undeclared", "unclosed", "start", "inverse", "tail", "short", "overrun", "dropped", "constant", "swapped")
     }  # fmt: skip
