@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from postgrad.protocols import Verifier
+from postgrad.protocols import Prepared, Verifier
 from postgrad.records import Graded, Problem, Status, Trace, Verdict
 
 THREADS = 8
@@ -21,6 +21,8 @@ def judged(problem: Problem, trace: Trace, verifier: Verifier) -> Graded:
 
 def grade(problems: Sequence[Problem], traces: Sequence[Sequence[Trace]], verifier: Verifier) -> list[list[Graded]]:
     """[P][N] traces to [P][N] graded ones, in their order."""
+    if isinstance(verifier, Prepared):
+        verifier.prepare(problems, traces)
     asked = [problem for problem, row in zip(problems, traces, strict=True) for _ in row]
     flat = [trace for row in traces for trace in row]
     with ThreadPoolExecutor(THREADS) as pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from postgrad.records import Graded, Problem, Trace, Verdict
 
@@ -46,6 +46,13 @@ class Verifier(Protocol):
     def __call__(self, problem: Problem, trace: Trace) -> Verdict:
         """Never raises for what a model wrote; what cannot be checked is UNCHECKED."""
         ...
+
+
+@runtime_checkable
+class Prepared(Verifier, Protocol):
+    """A verifier that wants to see a whole batch first: to build what it needs side by side, say."""
+
+    def prepare(self, problems: Sequence[Problem], traces: Sequence[Sequence[Trace]]) -> None: ...
 
 
 class Reward(Protocol):
