@@ -45,7 +45,7 @@ class _Launcher:
             self._socket.close()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         code = (
-            "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); "
+            "import sys, runpy; sys.path.append(sys.argv.pop(1)); "
             "runpy.run_module('postgrad.sandbox.launcher', run_name='__main__')"
         )
         with theirs:
