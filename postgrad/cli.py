@@ -35,6 +35,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
 app.add_typer(data, name="data")
+kernels = typer.Typer(help="Judge and compare kernels.", no_args_is_help=True)
+app.add_typer(kernels, name="kernels")
 
 
 def main() -> None:
@@ -323,20 +325,25 @@ def evaluate(
 
 @app.command()
 def report(
-    folder: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="PATH", help="A run, a search, or kernels' records.")] = None,
     results: Annotated[Path | None, typer.Option(help="Print the table of such a folder, as docs/results.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a run's report.html, or print the table of a folder of results."""
+    """Write the page of a run, a search or kernels' records, or print the table of a folder of results."""
     with _endings(debug):
         if (folder is None) == (results is None):
-            raise _UsageError("give exactly one of RUN and --results DIR")
+            raise _UsageError("give exactly one of PATH and --results DIR")
         if results is not None:
             from postgrad.report import results_table
 
             typer.echo(results_table(results))
         elif folder is not None:
+            from postgrad.pages import is_kernels, kernel_page
             from postgrad.report import write
+
+            if not (folder / "manifest.json").is_file() and is_kernels(folder):
+                typer.echo(str(kernel_page(folder)))
+                return
 
             _open(folder)
             typer.echo(str(write(folder)))
@@ -478,3 +485,19 @@ def preview(
         for example in examples:
             encoded = chat.encode(tokenizer, example)
             show(Console(), [tokenizer.decode([token]) for token in encoded.ids], encoded.trained)
+
+
+@kernels.command()
+def bench(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or folder of kernels' records.")],
+    key: Annotated[Path | None, typer.Option(help="The key that signed them; else `key` beside them.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Score many kernels against each baseline: fast_p, geometric mean, median; as a table and a page."""
+    with _endings(debug):
+        from postgrad.pages import bench_page
+
+        tables, page = bench_page(path, key)
+        for rows in tables:
+            _table(rows)
+        typer.echo(f"report: {page}")

@@ -161,7 +161,7 @@ def test_print_config_says_where_values_come_from(
         (["plan", "toy", "size=0"], "'size': got 0, wanted more than 0"),
         (["resume", "full"], "full is not a run's folder"),
         (["report", "full"], "full is not a run's folder"),
-        (["report"], "give exactly one of RUN and --results DIR"),
+        (["report"], "give exactly one of PATH and --results DIR"),
         (["eval", "some/model"], "--data is missing"),
         (["run", "toy", "--no-such-option"], "No such option"),
         (["export", "full", "--to", "onnx", "out"], "onnx"),

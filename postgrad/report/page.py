@@ -11,49 +11,29 @@ reaches it only as text nodes and attribute values, through the template's escap
     training        curves, reward by part
     samples         answers side by side, rollouts
     about           stages, time, notices, reward order, machine
+    template        escaping, size, the file
     view, svg, text what these are made of
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
 import shlex
-from functools import cache
-from importlib import resources
 from pathlib import Path
-
-import jinja2
-from markupsafe import Markup
 
 from postgrad.report.about import environment, flatten, notices, reward_order, stage_bars, stage_rows
 from postgrad.report.evaluation import budgets, frontier, label_tables, lengths, reason_table
 from postgrad.report.folder import Folder, mapping, read, string
 from postgrad.report.measured import claims, comparison_table, headline, model_table, models_of
 from postgrad.report.samples import rollouts, samples
+from postgrad.report.template import put, rendered, smallest
 from postgrad.report.text import visible
 from postgrad.report.training import reward_parts, training
 from postgrad.report.view import Limits, name_of
 
-MAX_BYTES = 2_000_000
 LEVELS = (Limits(24, 3000, 60), Limits(12, 1500, 40), Limits(6, 800, 25), Limits(3, 300, 12), Limits(1, 120, 6))
 
 
-@cache
-def _template() -> tuple[jinja2.Template, str, str]:
-    package = resources.files("postgrad.report")
-    source, style, script = (
-        package.joinpath(n).read_text(encoding="utf-8") for n in ("page.html.jinja", "style.css", "page.js")
-    )
-    environment_ = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment_.from_string(source), style, script
-
-
 def render(folder: Folder, limits: Limits) -> str:
-    template, style, script = _template()
     models = models_of(folder)
     recipe = string(folder.summary.get("recipe") or folder.manifest.get("recipe"))
     preset = string(folder.summary.get("preset") or folder.manifest.get("preset"))
@@ -71,10 +51,8 @@ def render(folder: Folder, limits: Limits) -> str:
     ]
     data = flatten(mapping(folder.summary.get("data")) or mapping(mapping(folder.stages.get("data")).get("result")))
     config = visible(folder.config, 40_000 if limits.problems > 3 else 8_000)
-    return template.render(
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return rendered(
+        "page.html.jinja",
         title=visible(" · ".join(t for t in (recipe, preset) if t) or folder.path.resolve().name, 120),
         headline=headline(folder, models),
         facts=[f for f in facts if f],
@@ -111,19 +89,5 @@ def render(folder: Folder, limits: Limits) -> str:
 def write(run_folder: Path) -> Path:
     """Write run_folder/report.html, whole or not at all, and return its path. Any subset of a run's files will do."""
     folder = read(run_folder, max_problems=LEVELS[0].problems)
-    for limits in LEVELS:
-        html = render(folder, limits).encode("utf-8", errors="replace")
-        if len(html) <= MAX_BYTES:
-            break
-    else:
-        raise AssertionError(
-            f"the smallest page has {len(html):,} bytes, more than {MAX_BYTES:,}: a text is not limited"
-        )
-    target = run_folder / "report.html"
-    temporary = run_folder / ".report.html.tmp"
-    with temporary.open("wb") as file:
-        file.write(html)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(target)
-    return target
+    html = smallest(lambda limits: render(folder, limits), LEVELS)
+    return put(run_folder / "report.html", html)

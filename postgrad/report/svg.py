@@ -132,8 +132,11 @@ def _scale(values: Sequence[float], axis: Axis, *, pad: float) -> _Scale:
     values = [*values, *axis.include]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if axis.log and low > 0:
+        if high < 100 * low:
+            inner = _marks(low / 10, high * 10)
+            return _Scale(max(m for m in inner if m <= low), min(m for m in inner if m > high), 0, 1, True)
         low, high = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
-        return _Scale(low, high if high > low else low * 10, 0, 1, True)
+        return _Scale(low, high, 0, 1, True)
     room = (high - low) * pad
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-12):
         room = abs(high) * 0.1 if abs(high) > 1e-100 else 0.5
@@ -145,8 +148,17 @@ def _scale(values: Sequence[float], axis: Axis, *, pad: float) -> _Scale:
     )
 
 
+def _marks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten from low to high."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [float(f"{m}e{power}") for power in powers for m in (1, 2, 5)]
+    return [mark for mark in found if low * (1 - 1e-9) <= mark <= high * (1 + 1e-9)]
+
+
 def _ticks(scale: _Scale, wanted: int, *, percent: bool) -> list[tuple[float, str]]:
     if scale.log:
+        if scale.high < 100 * scale.low * (1 - 1e-9):
+            return [(mark, text.short(mark)) for mark in _marks(scale.low, scale.high)]
         first, final = round(math.log10(scale.low)), round(math.log10(scale.high))
         every = max(1, math.ceil((final - first) / wanted))
         return [(10.0**e, f"1e{e}".replace("-", text.MINUS)) for e in range(first, final + 1, every)]
@@ -246,18 +258,19 @@ def _plot(x_scale: _Scale, y_scale: _Scale, x: Axis, y: Axis, width: float, heig
     return _Plot(x_placed, y_placed, body, data)
 
 
-def _legend(entries: Sequence[tuple[str, str, str, bool]], width: float) -> tuple[list[str], float]:
-    """(name, value, style, marker) in rows; returns the marks and the height used."""
+def _legend(entries: Sequence[tuple[str, str, str, bool]], width: float, dots: int = 0) -> tuple[list[str], float]:
+    """(name, value, style, marker) in rows, the first `dots` of them without a line; returns the marks and the height used."""
     body: list[str] = []
     x, y = 4.0, 13.0
-    for name, value, style, marker in entries:
+    for at, (name, value, style, marker) in enumerate(entries):
         need = 26 + text_width(name) + (text_width(value) + 5 if value else 0) + 14
         if x > 4 and x + need > width:
             x, y = 4.0, y + 18
         shape = _marker(_MARKERS.get(style, "circle"), x + 10, y - 4, 3) if marker else ""
+        line = f'<path class="line" d="M{_number(x)} {_number(y - 4)}h20"/>' if at >= dots else ""
         number = f' <tspan class="last">{escape(value)}</tspan>' if value else ""
         body.append(
-            f'<g class="{style}"><path class="line" d="M{_number(x)} {_number(y - 4)}h20"/>{shape}'
+            f'<g class="{style}">{line}{shape}'
             f'<text x="{_number(x + 26)}" y="{_number(y)}">{escape(name)}{number}</text></g>'
         )
         x += need
@@ -307,6 +320,77 @@ def line_chart(
         if s.markers or len(s.points) == 1:
             marks += [_marker(_MARKERS.get(s.style, "circle"), a, b, 3.2) for a, b in drawn]
         body.append(f'<g class="{s.style}">{"".join(marks)}</g>')
+    return _frame(key, title, description, width, height, plot.data, body)
+
+
+def cloud_chart(
+    key: str,
+    title: str,
+    description: str,
+    clouds: Sequence[Series],
+    lines: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    *,
+    rules: Sequence[float] = (),
+    width: float = 384,
+    height: float = 230,
+) -> Markup:
+    """Many single values as dots (with `markers`, as larger marks), lines with their bands over them, a rule at each y of `rules`."""
+    shown = [*clouds, *lines]
+    xs = [v for s in shown for v, _ in s.points]
+    ys = [v for s in shown for _, v in s.points] + [v for s in lines for _, low, high in s.band for v in (low, high)]
+    legend, used = _legend([(s.name, "", s.style, s in clouds) for s in shown], width, len(clouds))
+    plot = _plot(_scale(xs, x, pad=0.02), _scale([*ys, *rules], y, pad=0.06), x, y, width, height, used + 27)
+    body = [*legend, *plot.body]
+    for value in rules:
+        body.append(f'<path class="zero" d="M{_number(plot.x.start)} {_number(plot.y(value))}H{_number(plot.x.end)}"/>')
+    for s in lines:
+        if s.band:
+            around = [(plot.x(v), plot.y(high)) for v, _, high in s.band]
+            around += [(plot.x(v), plot.y(low)) for v, low, _ in reversed(s.band)]
+            body.append(f'<g class="{s.style}"><polygon class="band" points="{_path(around)}"/></g>')
+    for s in clouds:
+        drawn = [(plot.x(a), plot.y(b)) for a, b in thin(s.points)]
+        shape, size, kind = (_MARKERS.get(s.style, "circle"), 3.6, "") if s.markers else ("circle", 1.8, " dots")
+        body.append(f'<g class="{s.style}{kind}">{"".join(_marker(shape, a, b, size) for a, b in drawn)}</g>')
+    for s in lines:
+        drawn = [(plot.x(a), plot.y(b)) for a, b in thin(s.points)]
+        body.append(
+            f'<g class="{s.style}"><polyline class="line" data-name="{escape(s.name)}" points="{_path(drawn)}"/></g>'
+        )
+    return _frame(key, title, description, width, height, plot.data, body)
+
+
+def graph(
+    key: str,
+    title: str,
+    description: str,
+    nodes: Sequence[Point],
+    edges: Sequence[tuple[int, int]],
+    background: Sequence[tuple[float, float]],
+    x: Axis,
+    y: Axis,
+    *,
+    width: float = 384,
+    height: float = 300,
+) -> Markup:
+    """Named points joined by arrows from one index to another, before a cloud of others."""
+    xs = [p.x for p in nodes] + [v for v, _ in background]
+    ys = [p.y for p in nodes] + [v for _, v in background]
+    plot = _plot(_scale(xs, x, pad=0.06), _scale(ys, y, pad=0.1), x, y, width, height, 30)
+    body = plot.body
+    around = [(plot.x(a), plot.y(b)) for a, b in thin(sorted(background))]
+    body.append(f'<g class="s5 dots">{"".join(_marker("circle", a, b, 1.8) for a, b in around)}</g>')
+    placed = [(plot.x(p.x), plot.y(p.y)) for p in nodes]
+    body += [_arrow(placed[a], placed[b]) for a, b in edges]
+    taken = [((px - 8, py - 8, px + 8, py + 8), 60) for px, py in placed]
+    for p, at in zip(nodes, placed, strict=True):
+        box = (plot.x.start, 14.0, width, plot.y.start)
+        lx, ly, anchor, box = _place(at, text_width(p.name), taken, box)
+        taken.append((box, 100))
+        mark = _marker(_MARKERS.get(p.style, "circle"), *at, 4.5)
+        body.append(f'<g class="{p.style}">{mark}{_label(lx, ly, p.name, anchor)}</g>')
     return _frame(key, title, description, width, height, plot.data, body)
 
 

@@ -12,7 +12,7 @@ import fake_run
 import pytest
 
 from postgrad import report
-from postgrad.report import measured, page, samples, training
+from postgrad.report import measured, samples, template, training
 from postgrad.report.about import notices as notices_of
 from postgrad.report.evaluation import wilson
 from postgrad.report.folder import read
@@ -210,7 +210,7 @@ def test_the_worst_page_that_can_be_told_is_small(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(bad * 99, encoding="utf-8")
     sample = {"problem_id": bad, "prompt": bad, "gold": bad, "tokens": ['"'] * 9000, "logprobs": [-9.0] * 9000}
     fake_run.lines(tmp_path / "evals" / "samples.jsonl", [{**sample, "model": f"{m}{bad}"} for m in range(9)])
-    assert report.write(tmp_path).stat().st_size <= page.MAX_BYTES
+    assert report.write(tmp_path).stat().st_size <= template.MAX_BYTES
 
 
 def test_tokens_without_their_probabilities_are_shown_plain() -> None:
