@@ -21,13 +21,14 @@ PROGRAM = """
 import re, sys
 from pathlib import Path
 from postgrad.kernels.search import Settings, Subject, optimize
+from postgrad.kernels.task import Task
 from postgrad.kernels.verdict import Environment, Finding, KernelStatus, KernelVerdict, Reason
 from postgrad.sample import calls
 from postgrad.sample.api import ApiSampler, Endpoint, Patience
 
-def evaluate(code):
+def evaluate(candidate, *, best):
     where = Environment({}, None, {}, {}, "", "", "2026-01-01T00:00:00Z", None)
-    found = re.fullmatch(r"speed ([\\d.]+);", code)
+    found = re.fullmatch(r"speed ([\\d.]+);", candidate.code)
     if found is None:
         return KernelVerdict("t", KernelStatus.REJECTED, None, None, (Finding(Reason.BUILD_FAILED, "no"),), None, where)
     return KernelVerdict("t", KernelStatus.ACCEPTED, float(found[1]), None, (), None, where)
@@ -37,8 +38,9 @@ with calls.opened(folder / "calls.sqlite") as store:
     patience = Patience(attempt=0.4, call=60, attempts=10, wait=0.01)
     sampler = ApiSampler(Endpoint(sys.argv[2], "m", {"max_tokens": 500}), store, seed=0, patience=patience, concurrency=2)
     optimize(
-        Subject("t", "int reference;", "cpp", "here"), sampler, evaluate, Settings(evaluations=14, answers=24), folder,
+        Subject(Task("t", "int reference;"), "cpp", "here"), sampler, evaluate, Settings(evaluations=18, answers=24), folder,
         confirm=evaluate, named="m", spent=sampler.spent,
+        seeds=[f"speed {1 + at / 10};" for at in range(1, 5)],
     )
 """
 
@@ -49,7 +51,7 @@ def writes(body: dict[str, Any]) -> dict[str, Any]:
     shown = max([1.0, *map(float, re.findall(r"speed ([\d.]+);", prompt))])
     digits = int(hashlib.sha256(prompt.encode()).hexdigest()[:4], 16) % 100
     code = f"speed {shown + 0.1 + digits / 1000:.3f};" if digits % 7 else "does not build"
-    return completion(f"## Code Implementation\n```cpp\n{code}\n```" if digits % 5 else "I would rather talk.")
+    return completion(f"## Code Implementation\n```cpp\n{code}\n```" if digits % 11 else "I would rather talk.")
 
 
 def unreliable(nth: int, body: dict[str, Any]) -> Reply:
@@ -97,4 +99,5 @@ def test_a_search_by_an_unreliable_endpoint_killed_twice_finds_what_an_undisturb
     assert (cost["answers"], cost["prompt_tokens"]) == (undisturbed["answers"], undisturbed["prompt_tokens"])
     assert cost["attempts"] > undisturbed["attempts"] == undisturbed["answers"]
     assert cost["open_attempts"] > 0
+    assert found["best"]["speedup"] > 1.5, "better than the seeds"
     assert (tmp_path / "best.cpp").is_file()

@@ -14,7 +14,6 @@ write, others may read meanwhile; a run that was killed finds every place that i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import Any
 
 from postgrad import database
 from postgrad.database import Kind, writing
+from postgrad.kernels.candidate import Backend, Candidate
 from postgrad.kernels.verdict import KernelStatus
 
 KIND = Kind(
@@ -99,7 +99,7 @@ class Scored:
     """One code with its verdict. Raises ValueError where status and score do not fit each other."""
 
     code: str
-    backend: str
+    backend: Backend
     status: KernelStatus
     """UNCHECKED is our fault: never an exemplar, and judged anew where the code comes again."""
     score: float | None
@@ -114,20 +114,15 @@ class Scored:
     time: float | None = None
     """Seconds since 1970 when it was judged; None until it is added."""
     hash: str = field(init=False)
-    """Of backend and code."""
+    """Of backend and code, as a candidate's."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hash", content_hash(self.code, self.backend))
+        object.__setattr__(self, "hash", Candidate(self.code, self.backend).sha256)
         if (self.status is KernelStatus.ACCEPTED) != (self.score is not None):
             needs = "needs a" if self.score is None else "cannot have a"
             raise ValueError(f"a code that is {self.status} {needs} score: {self.score}")
         if self.score is not None and not (isfinite(self.score) and self.score > 0):
             raise ValueError(f"a score is a speed-up, finite and above 0: got {self.score}")
-
-
-def content_hash(code: str, backend: str) -> str:
-    """64 hexadecimal digits; the same text for another backend is another code."""
-    return hashlib.sha256(f"{backend}\0{code}".encode()).hexdigest()
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from postgrad.kernels.candidate import Backend
 from postgrad.kernels.exemplars import Exemplar
-from postgrad.kernels.techniques import Backend
+from postgrad.kernels.task import Task
 from postgrad.records import Message
 
-INTERFACE = "the same names, arguments and results as the reference"
 ANALYSIS, DESIGN, CODE = "Performance Analysis", "Algorithm Design", "Code Implementation"
 
 
@@ -33,7 +33,7 @@ class Language:
     backend: Backend
     expert: str
     what: str
-    """What is to be written, with its interface's name."""
+    """What is to be written."""
     machine: str
     fence: str
     suffix: str
@@ -52,26 +52,25 @@ LANGUAGES: Mapping[Backend, Language] = {
 
 
 def prompt(
-    reference: str,
+    task: Task,
     exemplars: Sequence[Exemplar],
     backend: Backend,
     *,
-    interface: str = INTERFACE,
     analysis_words: int = 200,
     design_words: int = 300,
 ) -> tuple[Message, ...]:
-    """One user message. `interface` says in a phrase what callers rely on; the words are asked for, never counted."""
+    """One user message. The words are asked for, never counted."""
     language = LANGUAGES[backend]
     blocks = [
         _task(language, bool(exemplars)),
-        f"# Reference implementation\n\n{fenced(reference, language.fence)}",
-        *([_earlier(exemplars, language)] if exemplars else []),
+        f"# Reference implementation\n\n{fenced(task.source, task.kind)}",
+        *([_earlier(exemplars, language, task)] if exemplars else []),
         _protocol(language, analysis_words, design_words, bool(exemplars)),
         f"""# Requirements
 
 - The result must equal the reference's for every input of the declared shapes and types, or the score is 0.
 - It must build and run on {language.machine}.
-- Keep {interface}.""",
+- {_interface(language, task)}""",
         """# Restrictions
 
 - Do the full work in every call: no caching, no reuse of results, outputs or inputs of earlier calls.
@@ -99,14 +98,26 @@ def _task(language: Language, contrastive: bool) -> str:
     )
 
 
-def _earlier(exemplars: Sequence[Exemplar], language: Language) -> str:
+def _earlier(exemplars: Sequence[Exemplar], language: Language, task: Task) -> str:
     parts = ["# Previous implementations with scores"]
     for number, one in enumerate(exemplars, start=1):
         named = " (the reference)" if one.place is None else ""
-        parts.append(
-            f"Implementation {number}{named}, speed-up {one.score:.2f}x:\n\n{fenced(one.code, language.fence)}"
-        )
+        fence = task.kind if one.place is None else language.fence
+        parts.append(f"Implementation {number}{named}, speed-up {one.score:.2f}x:\n\n{fenced(one.code, fence)}")
     return "\n\n".join(parts)
+
+
+def _interface(language: Language, task: Task) -> str:
+    if language.backend != "cpp":
+        return f"Define `{task.wanted}` with the arguments and results of the reference's `{task.entry}`."
+    same = (
+        "as the reference does" if task.kind == "cpp" else "in the reference's order, then its parameters and buffers"
+    )
+    return (
+        'Define `extern "C" void kernel(const float* const* in, float* out, const long* n)`: `in` holds the inputs '
+        f"{same}, contiguous and row-major; all of `out` is to be written; `n` holds the lengths of every input's dimensions in order"
+        f"{', or what the reference takes them for' if task.kind == 'cpp' else ''}."
+    )
 
 
 def _protocol(language: Language, analysis_words: int, design_words: int, contrastive: bool) -> str:

@@ -24,13 +24,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from postgrad.database import alone
 from postgrad.kernels import archive, contrast, exemplars, signed
-from postgrad.kernels.archive import Archive, Attempt, Outcome, Place, Scored, content_hash
+from postgrad.kernels.archive import Archive, Attempt, Outcome, Place, Scored
+from postgrad.kernels.candidate import Backend, Candidate
 from postgrad.kernels.contrast import LANGUAGES, NoCode
 from postgrad.kernels.exemplars import Draw, Exemplar, Strategy
-from postgrad.kernels.techniques import Backend, techniques
+from postgrad.kernels.task import Task
+from postgrad.kernels.techniques import techniques
 from postgrad.kernels.verdict import KernelStatus, KernelVerdict
 from postgrad.protocols import Sampler, Spent
 from postgrad.records import Problem, Trace, to_json
@@ -46,21 +49,24 @@ STRATEGIES: Mapping[str, Strategy] = {
 FASTER = 1.01
 """Below it the paper counts no speed-up."""
 
-Evaluate = Callable[[str], KernelVerdict]
-"""A code's verdict; never raises for what a model wrote, and has deadlines of its own."""
+
+class Evaluate(Protocol):
+    """`evaluate.Evaluator` is one."""
+
+    def __call__(self, candidate: Candidate, *, best: float | None) -> KernelVerdict:
+        """Never raises for what a model wrote, and has deadlines of its own. `best`: the best speed-up so far, None for none yet."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What is to be made faster."""
 
-    task: str
-    reference: str
-    """Source text: block b of the prompt, and the exemplar with speed-up 1."""
+    task: Task
+    """Its source is block b of the prompt, and the exemplar with speed-up 1."""
     backend: Backend
     environment: str
     """What scores hold for, in a line; see `Attempt.environment`."""
-    interface: str = contrast.INTERFACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +198,9 @@ class _Search:
         self.codes = codes
         self.named = named
         self.key = key
-        self.where = (subject.task, subject.environment)
+        self.where = (subject.task.name, subject.environment)
         self.done = {one.place: one.outcome for one in codes.attempts(*self.where)}
-        self.reference = Exemplar(subject.reference, 1.0, content_hash(subject.reference, subject.backend))
+        self.reference = Exemplar(subject.task.source, 1.0, Candidate(subject.task.source, subject.backend).sha256)
 
     def full(self) -> str | None:
         """Which budget is used up, None while none is."""
@@ -212,7 +218,7 @@ class _Search:
 
     def round(self, step: int) -> str | None:
         """Why this was the last one; None where it was not. Places that the archive holds already are passed over."""
-        known = exemplars.view(self.subject.task, self.reference, self.codes.successes(*self.where, before=step))
+        known = exemplars.view(self.subject.task.name, self.reference, self.codes.successes(*self.where, before=step))
         choose = STRATEGIES[self.settings.strategy]
         problems, shown = [], []
         for number in range(self._prompts(step)):
@@ -243,8 +249,8 @@ class _Search:
         return min(self.settings.prompts, evaluations, self.settings.answers - len(before))
 
     def _problem(self, chosen: Sequence[Exemplar], step: int, number: int) -> Problem:
-        text = contrast.prompt(self.subject.reference, chosen, self.subject.backend, interface=self.subject.interface)
-        return Problem(f"{self.subject.task}/{self.settings.seed}/{step}/{number}", text, None)
+        text = contrast.prompt(self.subject.task, chosen, self.subject.backend)
+        return Problem(f"{self.subject.task.name}/{self.settings.seed}/{step}/{number}", text, None)
 
     def _take(self, place: Place, trace: Trace, parents: tuple[str, ...]) -> None:
         if trace.finish == "error":
@@ -255,21 +261,22 @@ class _Search:
             self._judge(place, code, parents, self.named)
 
     def _judge(self, place: Place, code: str, parents: tuple[str, ...], author: str) -> None:
-        backend = self.subject.backend
-        hash = content_hash(code, backend)
+        candidate = Candidate(code, self.subject.backend)
+        hash = candidate.sha256
         known = self.codes.find(*self.where, hash)
         if known is not None and known.status is not KernelStatus.UNCHECKED:
             self._add(place, Outcome.REPEATED, parents, author=author, hash=hash)
             return
-        verdict = self.evaluate(code)
+        best = self.codes.best(*self.where)
+        verdict = self.evaluate(candidate, best=best[0].score if best else None)
         scored = Scored(
             code,
-            backend,
+            candidate.backend,
             verdict.status,
             # A suspicious verdict's number stands in its record; it does not count.
             verdict.speedup if verdict.status is KernelStatus.ACCEPTED else None,
             "; ".join(verdict.reasons),
-            techniques(code, backend),
+            techniques(code, candidate.backend),
             signed.sign(verdict, self.key),
         )
         self._add(place, Outcome.JUDGED, parents, author=author, hash=hash, scored=scored)
@@ -293,7 +300,7 @@ class _Search:
 def _same_search(path: Path, subject: Subject, settings: Settings, named: str, seeds: Sequence[str]) -> None:
     """The budgets may have grown; another search in the same folder would mix two."""
     asked = {
-        "subject": asdict(subject),
+        "subject": [subject.task.name, subject.task.sha256, subject.backend, subject.environment],
         "settings": {
             name: value
             for name, value in asdict(settings).items()
@@ -328,7 +335,7 @@ def _summary(
     parents = {one.place: one.parents for one in attempts}
     outcomes = Counter(one.outcome.value for one in attempts)
     return Summary(
-        search.subject.task,
+        search.subject.task.name,
         search.subject.environment,
         search.named,
         search.settings,
@@ -350,7 +357,7 @@ def _summary(
 
 def _measured_again(one: Scored, confirm: Evaluate) -> Finalist:
     assert one.score is not None, "only accepted codes are ranked"
-    verdict = confirm(one.code)
+    verdict = confirm(Candidate(one.code, one.backend), best=None)
     reasons = tuple(reason.value for reason in verdict.reasons)
     return Finalist(one.hash, one.score, verdict.status, verdict.speedup, verdict.interval, reasons)
 
@@ -379,12 +386,12 @@ def _write_best(folder: Path, subject: Subject, codes: Archive, summary: Summary
     if summary.best is None:
         path.unlink(missing_ok=True)
         return
-    one = codes.find(subject.task, subject.environment, summary.best.hash)
+    one = codes.find(subject.task.name, subject.environment, summary.best.hash)
     assert one is not None
     assert summary.best.speedup is not None
     interval = "" if summary.best.interval is None else " (interval {:.3f} to {:.3f})".format(*summary.best.interval)
     said = [
-        f"{subject.task}: {summary.best.speedup:.2f}x the reference{interval}, verified.",
+        f"{subject.task.name}: {summary.best.speedup:.2f}x the reference{interval}, verified.",
         f"Measured on: {subject.environment}",
         f"Found by {summary.sampler}, strategy {summary.settings.strategy}, after {summary.evaluations} evaluations; "
         f"code {one.hash[:16]}.",

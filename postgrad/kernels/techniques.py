@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+
+from postgrad.kernels.candidate import Backend
 
 
 class Technique(StrEnum):
@@ -37,8 +38,6 @@ class Technique(StrEnum):
     STREAMS = "stream_management"
     """Work that overlaps: streams, graphs, asynchronous copies; on a CPU threads."""
 
-
-Backend = Literal["torch", "cpp", "triton", "cuda"]
 
 _TORCH = {
     Technique.MEMORY_LAYOUT: r"\.permute\(|\.transpose\(|\.contiguous\(|\.as_strided\(|F\.pad\(",

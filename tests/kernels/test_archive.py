@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from postgrad.kernels import archive
-from postgrad.kernels.archive import Archive, Attempt, Outcome, Place, Scored, content_hash
+from postgrad.kernels.archive import Archive, Attempt, Outcome, Place, Scored
+from postgrad.kernels.candidate import Backend, Candidate
 from postgrad.kernels.verdict import KernelStatus
 
 ACCEPTED, SUSPICIOUS, UNCHECKED, REJECTED = KernelStatus
+BACKENDS: tuple[Backend, ...] = ("cpp", "torch")
 HERE = ("softmax", "one machine")
 
 
@@ -180,9 +182,9 @@ def test_an_attempt_and_its_code_belong_together(
 
 
 def test_the_hash_is_of_text_and_backend() -> None:
-    hashes = {content_hash(text, backend) for text in ("a", "a ", "ab") for backend in ("cpp", "torch")}
+    hashes = {Scored(text, backend, REJECTED, None).hash for text in ("a", "a ", "ab") for backend in BACKENDS}
     assert len(hashes) == 6
-    assert content_hash("a", "cpp") == code("a").hash
+    assert Candidate("a", "cpp").sha256 == code("a").hash
 
 
 def test_an_api_store_is_no_archive(tmp_path: Path) -> None:
@@ -201,6 +203,7 @@ import sys
 from pathlib import Path
 from postgrad.kernels import archive
 from postgrad.kernels.archive import Attempt, Outcome, Place, Scored
+from postgrad.kernels.candidate import Backend, Candidate
 from postgrad.kernels.verdict import KernelStatus
 with archive.opened(Path(sys.argv[1])) as codes:
     done = {one.place.step for one in codes.attempts("t", "e")}

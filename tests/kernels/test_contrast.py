@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from postgrad.kernels.archive import Place
 from postgrad.kernels.contrast import CODE, LANGUAGES, NoCode, fenced, parse, prompt
 from postgrad.kernels.exemplars import Exemplar
+from postgrad.kernels.task import Case, Task, native
 
+MODULE = Task("module", "class Model: ...")
+TASK = native("relu", "void reference();", timed=Case(((4,),)), oracle=lambda inputs: inputs[0])
 SLOW, FAST = Exemplar("void slow();", 1.0, "s"), Exemplar("void fast();", 2.5, "f", Place(1, 0, 0))
 
 
-def text(*exemplars: Exemplar, backend: str = "cpp", **options: int) -> str:
-    (message,) = prompt("void reference();", exemplars, backend, **options)  # type: ignore[arg-type]
+def text(*exemplars: Exemplar, backend: str = "cpp", task: Task = TASK, **options: int) -> str:
+    (message,) = prompt(task, exemplars, backend, **options)  # type: ignore[arg-type]
     assert message.role == "user"
     return message.content
 
@@ -55,6 +58,19 @@ def test_without_exemplars_nothing_speaks_of_them() -> None:
 def test_word_limits_are_the_callers() -> None:
     assert re.findall(r"At most (\d+) words", text()) == ["200", "300"]
     assert re.findall(r"At most (\d+) words", text(analysis_words=50, design_words=75)) == ["50", "75"]
+
+
+def test_the_interface_is_the_evaluators() -> None:
+    assert 'extern "C" void kernel(const float* const* in, float* out, const long* n)' in text()
+    assert "Define `ModelNew` with the arguments and results of the reference's `Model`" in text(
+        task=MODULE, backend="torch"
+    )
+
+
+def test_each_text_stands_in_a_block_of_its_own_language() -> None:
+    said = text(Exemplar(MODULE.source, 1.0, "r"), FAST, task=MODULE)
+    assert said.count("```python\nclass Model: ...\n```") == 2
+    assert said.count("```cpp\nvoid fast();\n```") == 1
 
 
 @pytest.mark.parametrize("backend", LANGUAGES)

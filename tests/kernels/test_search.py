@@ -12,21 +12,23 @@ import pytest
 from test_verdict import WHERE
 
 from postgrad.kernels import archive, signed
-from postgrad.kernels.archive import Outcome, Place, content_hash
+from postgrad.kernels.archive import Outcome, Place
+from postgrad.kernels.candidate import Candidate
 from postgrad.kernels.search import STRATEGIES, Settings, Subject, Summary, optimize
+from postgrad.kernels.task import Task
 from postgrad.kernels.verdict import Finding, KernelStatus, KernelVerdict, Reason
 from postgrad.protocols import Spent
 from postgrad.records import Problem, Trace
 from postgrad.run import Failed
 
-SUBJECT = Subject("softmax", "int reference;", "cpp", "one machine")
-HERE = (SUBJECT.task, SUBJECT.environment)
+SUBJECT = Subject(Task("softmax", "int reference;"), "cpp", "one machine")
+HERE = (SUBJECT.task.name, SUBJECT.environment)
 
 
 def verdict(speedup: float | None, *findings: Finding) -> KernelVerdict:
     status = KernelStatus.ACCEPTED if not findings else max((one.status for one in findings), key=[*KernelStatus].index)
     interval = None if speedup is None else (speedup * 0.99, speedup * 1.01)
-    return KernelVerdict(SUBJECT.task, status, speedup, interval, findings, None, WHERE)
+    return KernelVerdict(SUBJECT.task.name, status, speedup, interval, findings, None, WHERE)
 
 
 def answer(code: str) -> str:
@@ -66,10 +68,14 @@ class Clock:
 
     def __init__(self, verdicts: Mapping[str, KernelVerdict] | None = None, dies_after: int | None = None) -> None:
         self.judged: list[str] = []
+        self.bests: list[float | None] = []
         self.verdicts = verdicts or {}
         self.dies_after = dies_after
 
-    def __call__(self, code: str) -> KernelVerdict:
+    def __call__(self, candidate: Candidate, *, best: float | None) -> KernelVerdict:
+        code = candidate.code
+        assert candidate.backend == "cpp"
+        self.bests.append(best)
         if len(self.judged) == self.dies_after:
             raise KeyboardInterrupt
         self.judged.append(code)
@@ -123,7 +129,7 @@ def test_the_lineage_goes_back_to_what_was_shown_first(tmp_path: Path) -> None:
     found = search(tmp_path)
     assert found.best is not None
     assert found.lineage[-1].hash == found.best.hash
-    reference = content_hash(SUBJECT.reference, "cpp")
+    reference = Candidate(SUBJECT.task.source, "cpp").sha256
     known: set[str] = {reference}
     for one in found.lineage:
         assert {*one.parents} <= known, "a code descends from what was there before"
@@ -150,7 +156,7 @@ def test_prompts_show_the_exemplars_that_are_noted_as_parents(tmp_path: Path) ->
             prompt = by_id[f"softmax/0/{one.place.step}/{one.place.draw}"]
             for parent in one.parents:
                 shown = codes.find(*HERE, parent)
-                assert (shown.code if shown else SUBJECT.reference) in prompt
+                assert (shown.code if shown else SUBJECT.task.source) in prompt
             assert len(re.findall(r"^Implementation \d", prompt, re.MULTILINE)) == len(one.parents)
 
 
@@ -175,6 +181,7 @@ def test_seeds_are_judged_first_and_shown(tmp_path: Path) -> None:
     author, clock = Author(), Clock()
     search(tmp_path, author=author, clock=clock, seeds=["speed 3.000;", "broken"], evaluations=4)
     assert clock.judged[:2] == ["speed 3.000;", "broken"]
+    assert clock.bests == [None, 3.0, 3.0, 3.1], "an evaluator is told what to be suspicious of"
     assert "speed 3.000;" in author.asked[0].prompt[0].content
     assert "broken" not in author.asked[0].prompt[0].content
     assert rows(tmp_path)[0][0] == Place(0, 0, 0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postgrad.kernels.techniques import Backend, Technique, techniques
+from postgrad.kernels.candidate import Backend
+from postgrad.kernels.techniques import Technique, techniques
 
 TILED = """
 import torch
