@@ -16,8 +16,6 @@ class Group:
     def __init__(self, place: Path, name: str, memory_bytes: int) -> None:
         self.path = place / name
         self.second = (place / "cgroup.subtree_control").exists()
-        with contextlib.suppress(FileNotFoundError):  # of a supervisor that was killed, whose number comes again
-            self.path.rmdir()
         self.path.mkdir()
         try:
             self._write("memory.max" if self.second else "memory.limit_in_bytes", memory_bytes)

@@ -48,7 +48,9 @@ def supervise(control: socket.socket, passed: list[int]) -> None:
             job = _lodged(job)
         if job.memory_place is not None:
             with inside.layer("memory"):
-                group = Group(Path(job.memory_place), f"postgrad-{os.getpid()}", job.memory_bytes)
+                group = Group(
+                    Path(job.memory_place), f"postgrad-{os.getppid()}-{os.urandom(4).hex()}", job.memory_bytes
+                )
         watch = _Watch(job, control, group)
         head, found = watch.run(files, stdin, passed)
     except (OSError, RuntimeError, inside.Layer) as error:

@@ -578,7 +578,7 @@ def census(scene: Scene) -> dict[str, Any]:
         "descriptors": len(os.listdir("/proc/self/fd")),
         "mounts": Path("/proc/self/mountinfo").read_text(),
         "segments": Path("/proc/sysvipc/shm").read_text(),
-        "groups of ours": [name for name in groups if str(_launcher_pid()) in name],
+        "groups of ours": [name for name in groups if name.startswith(f"postgrad-{_launcher_pid()}-")],
         "shared memory": sorted(name for name in os.listdir("/dev/shm") if name.startswith("pg-attack")),
         "temporary": sorted(name for name in os.listdir("/tmp") if name.startswith("pg-attack")),
         "here": sorted(os.listdir(".")),
