@@ -308,7 +308,7 @@ def _late(sides: _Sides, overhead: float, rules: Rules) -> list[Finding]:
     reference, candidate = sides
     wall, between = math.fsum(candidate.wall), math.fsum(candidate.between)
     # What the reference used shows what a worker needs to be given its inputs; were it late itself, it would hide little.
-    needed = min(math.fsum(reference.between), math.fsum(reference.wall) / 4)
+    needed = min(max(math.fsum(reference.between), 0.0), math.fsum(reference.wall) / 4)
     if between <= rules.late * wall + 2 * needed + _unknown(len(candidate.wall), overhead, rules):
         return []
     told = f"{between:.3g} CPU-seconds between calls that took {wall:.3g} s; the reference used {math.fsum(reference.between):.3g}"
@@ -324,8 +324,9 @@ def _clocks_of(side: _Clocked, overhead: float, means: KernelStatus, rules: Rule
         told = f"the {who} used {cpu:.3g} CPU-seconds in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
         return [Finding(Reason.T02_LATE_WORK, told, means=means)]
     # The geometric mean, as the ratio has it. CPU time counts no interruptions; below its resolution the wall time is the better bound.
-    least = overhead + rules.tick_s
-    logs = [math.log(min(rules.cores * w, c + least)) for w, c in zip(side.wall, side.cpu, strict=True)]
+    # Where a child ended inside a call, its time is rounded to ticks from then on, and the difference may be below 0.
+    least = max(overhead + rules.tick_s, 1e-9)
+    logs = [math.log(min(rules.cores * w, max(c, 0.0) + least)) for w, c in zip(side.wall, side.cpu, strict=True)]
     typical = math.exp(math.fsum(logs) / rounds)
     if cpu > rules.disagree * typical * rounds + unknown:
         told = f"the {who} used {cpu / rounds:.3g} CPU-seconds a call, a typical one {typical:.3g}: some calls do the work of others"

@@ -264,6 +264,20 @@ def test_a_cpu_clock_that_sees_nothing_gives_no_number() -> None:
     assert timing.speedup is None
 
 
+@pytest.mark.parametrize("clock", ["wall", "cpu"])
+def test_a_cpu_clock_that_goes_back_ends_nothing(clock: Literal["wall", "cpu"]) -> None:
+    """As it does by up to a tick where a child process ends."""
+
+    class Back(ScriptedSide):
+        def cpu_seconds(self) -> float:
+            return -self.machine.now()
+
+    machine = Machine()
+    one, other = Back(machine, constant(2e-3)), Back(machine, constant(1e-3))
+    timing = measure(one, other, 10, random.Random(0), rules=Rules(most_rounds=100), clock=clock, now=machine.now)
+    assert reasons(timing) == ([] if clock == "wall" else [Reason.T19_TOO_SMALL])
+
+
 def test_being_given_inputs_is_no_late_work() -> None:
     """Half of what a call costs, between calls, on both sides; a late candidate is still seen beside it."""
 
