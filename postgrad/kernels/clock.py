@@ -8,7 +8,7 @@ The protocol is CUDA-L1's (arXiv 2507.14111), as its paper has it:
     above 3x, or twice the best so far: again with other workers, and both must agree within 10 % (`why_again`, `reverified`)
 
 `confirmed` asks more: whatever is not 1 is measured again with other workers. Where the pages of a process lie in the cache is luck that lasts as
-long as the process, so it is in no interval: of 40 pairs of equal kernels, on one core, one differed by 9 % in CPU time, steadily.
+long as the process, so it is in no interval: of 200 measurements of a kernel against itself, on one core and by CPU time, one said 1.09 (bench.kernels_aa).
 
 Both sides run in processes of their own, and the grader times the round trip. What a round trip costs besides the work is in both times; it
 draws the ratio toward 1, so it is measured with empty calls and reported, not subtracted. Above 5 % of the reference the task is too small.
