@@ -300,7 +300,13 @@ class _Search:
 def _same_search(path: Path, subject: Subject, settings: Settings, named: str, seeds: Sequence[str]) -> None:
     """The budgets may have grown; another search in the same folder would mix two."""
     asked = {
-        "subject": [subject.task.name, subject.task.sha256, subject.backend, subject.environment],
+        "subject": {
+            "task": subject.task.name,
+            "sha256": subject.task.sha256,
+            "backend": subject.backend,
+            "environment": subject.environment,
+            "reference": subject.task.source,
+        },
         "settings": {
             name: value
             for name, value in asdict(settings).items()

@@ -383,8 +383,10 @@ def graph(
     around = [(plot.x(a), plot.y(b)) for a, b in thin(sorted(background))]
     body.append(f'<g class="s5 dots">{"".join(_marker("circle", a, b, 1.8) for a, b in around)}</g>')
     placed = [(plot.x(p.x), plot.y(p.y)) for p in nodes]
-    body += [_arrow(placed[a], placed[b]) for a, b in edges]
     taken = [((px - 8, py - 8, px + 8, py + 8), 60) for px, py in placed]
+    for start, end in ((placed[a], placed[b]) for a, b in edges):
+        body.append(_arrow(start, end))
+        taken += _along(start, end)
     for p, at in zip(nodes, placed, strict=True):
         box = (plot.x.start, 14.0, width, plot.y.start)
         lx, ly, anchor, box = _place(at, text_width(p.name), taken, box)
@@ -437,6 +439,13 @@ def _error_bars(p: Point, plot: _Plot) -> str:
     return f'<path class="error" d="{path}"/>' if path else ""
 
 
+def _along(a: _Place, b: _Place) -> list[tuple[_Box, int]]:
+    """What an arrow takes up, in small boxes: labels keep off it where they can."""
+    dots = max(1, int(math.dist(a, b) / 8))
+    along = [(a[0] + (b[0] - a[0]) * i / dots, a[1] + (b[1] - a[1]) * i / dots) for i in range(1, dots)]
+    return [((x - 2, y - 2, x + 2, y + 2), 8) for x, y in along]
+
+
 def _place(at: _Place, wide: float, taken: Sequence[tuple[_Box, int]], room: _Box) -> tuple[float, float, str, _Box]:
     """The label's place that covers least of what is there and leaves the room least: (x, y, anchor, its box)."""
 
@@ -480,9 +489,7 @@ def scatter(
             taken.append(((px - 4, plot.y(p.y_interval[1]), px + 4, plot.y(p.y_interval[0])), 40))
     for a, b in pairwise(placed):
         body.append(_arrow(a, b))
-        dots = max(1, int(math.dist(a, b) / 8))
-        along = [(a[0] + (b[0] - a[0]) * i / dots, a[1] + (b[1] - a[1]) * i / dots) for i in range(1, dots)]
-        taken += [((cx - 2, cy - 2, cx + 2, cy + 2), 8) for cx, cy in along]
+        taken += _along(a, b)
     for p, at in zip(points, placed, strict=True):
         wide = max(text_width(p.name, 14), text_width(p.note))
         lx, ly, anchor, box = _place(at, wide, taken, (plot.x.start, 14, width, plot.y.start))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,20 @@ from test_report_browser import DESKTOP, HOSTILE, OPEN, TELEPHONE, opened, serio
 from typer.testing import CliRunner
 
 from postgrad import cli, pages
-from postgrad.kernels import signed
+from postgrad.kernels import archive, search, signed
 from postgrad.kernels.bench import BEST, tally
+from postgrad.kernels.candidate import Candidate
 from postgrad.kernels.glossary import glossary
-from postgrad.kernels.verdict import KernelVerdict, Reason
-from postgrad.records import from_json
+from postgrad.kernels.task import Task
+from postgrad.kernels.verdict import KernelStatus, KernelVerdict, Reason
+from postgrad.records import Problem, Trace, from_json
 from postgrad.report import kernels as report
 from postgrad.report import svg
 from postgrad.report.kernels import code, many, scores, sources
+from postgrad.report.kernels import search as search_page
 from postgrad.report.kernels.entry import entry
 from postgrad.report.template import MAX_BYTES
+from postgrad.report.view import Figure, Table
 
 TEXT = re.compile(r"<style>.*?</style>|<script>.*?</script>|<[^>]+>", re.S)
 
@@ -349,16 +355,25 @@ def test_a_lineage_by_hand(tmp_path: Path) -> None:
         place = {"step": step, "draw": ord(name[0]), "sample": 0}
         found.attempts.append({**place, "parents": parents, "outcome": "judged", "hash": name})
         found.codes.append({**place, "hash": name, "status": "accepted", "score": score, "code": "", "tags": []})
-    from postgrad.report.kernels import search
-
-    (figure, table) = search._lineage(found, found.codes[2], many.Limits(3, 100, 10))
-    assert isinstance(table, search.Table)
+    (figure, table) = search_page._lineage(found, found.codes[2], many.Limits(3, 100, 10))
+    assert isinstance(table, Table)
     assert [row[:4] for row in table.rows] == [
         ("aaaaaaaa", "1", "1.20×", "reference"),
         ("cccccccc", "2", "1.90×", "aaaaaaaa"),
     ]
-    assert isinstance(figure, search.Figure)
+    assert isinstance(figure, Figure)
     assert str(figure.svg).count('class="head"') == 2
+
+
+def test_a_code_of_the_archive_that_was_changed_is_an_alarm(tmp_path: Path) -> None:
+    fake.write_search(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "archive.sqlite")) as database:
+        assert "Alarm" not in said(report.search_page(tmp_path, glossary(), signed=lambda _: []))
+        (name,) = database.execute("SELECT hash FROM code ORDER BY step, draw LIMIT 1").fetchone()
+        database.execute("UPDATE code SET code = code || '#' WHERE hash = ?", (name,))
+        database.commit()
+    text = said(report.search_page(tmp_path, glossary(), signed=lambda _: []))
+    assert f"Alarm 1 codes or their verdicts are not as they were signed. ({name[:8]})" in text
 
 
 def test_a_search_in_its_middle_says_so(tmp_path: Path) -> None:
@@ -380,10 +395,40 @@ def test_a_damaged_search_is_told(tmp_path: Path, name: str, content: bytes) -> 
         assert "archive.sqlite could not be read" in text
 
 
-def test_a_real_archive_is_read(tmp_path: Path) -> None:
-    archive = pytest.importorskip("postgrad.kernels.archive", reason="the archive of kernels is not there")
-    from postgrad.kernels.verdict import KernelStatus
+class Author:
+    """Answers every prompt with a code of its own."""
 
+    def sample(self, problems: Sequence[Problem], n: int) -> list[list[Trace]]:
+        shell = "## Performance Analysis\nslow\n## Algorithm Design\nfast\n## Code Implementation\n```cpp\n{}\n```"
+        codes = [f"int main_{problem.id.replace('/', '_')};" for problem in problems]
+        return [[Trace(p.id, shell.format(c), (), (), "stop")] for p, c in zip(problems, codes, strict=True)]
+
+
+def test_the_folder_of_a_real_search(tmp_path: Path) -> None:
+    found: list[float] = []
+
+    def evaluate(candidate: Candidate, *, best: float | None) -> KernelVerdict:
+        found.append(1.1 + 0.1 * len(found))
+        told = fake.verdict(speedup=found[-1], interval=None, environment=fake.environment(candidate.code))
+        return from_json(KernelVerdict, json.dumps({**told, "task": "softmax"}))
+
+    subject = search.Subject(Task("softmax", "int reference;"), "cpp", "one machine")
+    settings = search.Settings(evaluations=6, answers=9)
+    done = search.optimize(subject, Author(), evaluate, settings, tmp_path, confirm=evaluate, named="model-x")
+    assert done.best
+    assert pages.is_kernels(tmp_path)
+    page = pages.kernel_page(tmp_path)
+    text = said(page.read_text(encoding="utf-8"))
+    assert f"The best is {done.best.speedup:.2f}× the reference, verified, after 6 evaluations." in text
+    assert "Alarm" not in text  # every record is as the search's own key signed it
+    assert "− int reference;" in text
+    assert all(one.hash[:8] in text for one in done.lineage)
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    pages.kernel_page(tmp_path)
+    assert "Alarm 6 codes or their verdicts are not as they were signed." in said(page.read_text(encoding="utf-8"))
+
+
+def test_a_real_archive_is_read(tmp_path: Path) -> None:
     place, code_ = (
         archive.Place(1, 0, 0),
         archive.Scored("int x;", "cpp", KernelStatus.ACCEPTED, 1.5, tags=("warp_level",)),

@@ -123,7 +123,7 @@ class Entry:
         wanted = string(self.environment.get("code_sha256"))
         if not wanted or not self.candidate:
             return None
-        return hashlib.sha256(self.candidate.encode("utf-8", "surrogatepass")).hexdigest() == wanted
+        return sha256(self.candidate) == wanted
 
 
 def entry(record: Mapping[str, Any], glossary: Glossary, check: Check | None) -> Entry:
@@ -152,6 +152,10 @@ def entry(record: Mapping[str, Any], glossary: Glossary, check: Check | None) ->
         string(record.get("reference")),
         string(record.get("candidate")),
     )
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def positive(value: object) -> float | None:

@@ -13,6 +13,7 @@ from postgrad.report.kernels.blocks import (
     Block,
     Facts,
     Fold,
+    Notice,
     Page,
     Section,
     Source,
@@ -21,7 +22,7 @@ from postgrad.report.kernels.blocks import (
     capped,
     unread,
 )
-from postgrad.report.kernels.entry import STATUSES, Check, Entry, Glossary, entry, positive
+from postgrad.report.kernels.entry import STATUSES, Check, Entry, Glossary, entry, positive, sha256
 from postgrad.report.kernels.sources import Search
 from postgrad.report.text import count, short, visible
 from postgrad.report.view import Figure, Limits, Table, compact
@@ -50,7 +51,7 @@ def page(found: Search, glossary: Glossary, signed: Check | None, limits: Limits
         judged = _judged(found, best, glossary, signed)
         sections.append(Section("code", "The best kernel", check.codes(judged, limits)))
         if judged.timing:
-            sections.append(timed.section(judged.timing, limits))
+            sections.append(timed.section(judged.timing, limits, "As the search timed the best kernel. "))
     sections.append(Section("archive", "Every code", _archive(found, limits)))
     sections.append(Section("made", "How it was made", [_settings(found)]))
     facts = [
@@ -60,7 +61,23 @@ def page(found: Search, glossary: Glossary, signed: Check | None, limits: Limits
     ]
     task = visible(string(subject.get("task")) or string(summary.get("task")), 120) or "a search"
     told = [visible(one, 120) for one in facts if one]
-    return Page(task, _headline(found), "", told, sections, unread(found.troubles))
+    return Page(task, _headline(found), "", told, sections, [*_changed(found, signed), *unread(found.troubles)])
+
+
+def _changed(found: Search, signed: Check | None) -> list[Notice]:
+    """Codes whose verdict, or whose text, is not as the grader left it."""
+    if signed is None:
+        return []
+    told = []
+    for one in found.codes:
+        record = mapping(one.get("record"))
+        wanted = mapping(mapping(record.get("verdict")).get("environment")).get("code_sha256")
+        if record and (signed(record) or wanted != sha256(string(one.get("code")))):
+            told.append(visible(string(one.get("hash"))[:8], 20))
+    some = ", ".join(told[:8]) + (", …" if len(told) > 8 else "")
+    return (
+        [Notice("alarm", f"{len(told):,} codes or their verdicts are not as they were signed.", some)] if told else []
+    )
 
 
 def _headline(found: Search) -> str:

@@ -40,12 +40,14 @@ def seconds(value: float | None) -> str:
     return f"{short(value * 1e9)}\u00a0ns"
 
 
-def section(timing: Timing, limits: Limits) -> Section:
+def section(timing: Timing, limits: Limits, start: str = "") -> Section:
     blocks: list[Block] = [figure for figure in (ratios(timing, limits),) if figure]
     blocks += [clocks(timing), Facts("How it was measured", facts(timing))]
     if timing.again:
         blocks.append(again(timing, timing.again))
-    note = "Reference and candidate run back to back in random order, on fresh values; a ratio above 1 is a gain."
+    note = (
+        f"{start}Reference and candidate run back to back in random order, on fresh values; a ratio above 1 is a gain."
+    )
     return Section("timing", "Timing", blocks, note)
 
 
