@@ -69,7 +69,7 @@ def test_a_record_is_what_the_grader_writes() -> None:
         ("rejected", "Rejected: the same address with new values gave the old output, and 1 more reason."),
         (
             "unchecked",
-            "Unchecked: it could not be told whether it is right and how fast it is (the rounds vary too much to give a number).",
+            "Unchecked, so it has no speed-up: the rounds vary too much to give a number.",
         ),
     ],
 )

@@ -45,7 +45,7 @@ def headline(entry: Entry, glossary: Glossary) -> str:
         case "rejected":
             return f"Rejected: {why}."
         case _:
-            return f"Unchecked: it could not be told whether it is right and how fast it is ({why})."
+            return f"Unchecked, so it has no speed-up: {why}."
 
 
 def _because(entry: Entry, glossary: Glossary) -> str:
