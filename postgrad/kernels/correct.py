@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from postgrad.kernels.candidate import Candidate
-from postgrad.kernels.distributions import DISTRIBUTIONS
 from postgrad.kernels.numeric import Array, is_float, numbers
 from postgrad.kernels.reference import Question, Reference, ReferenceFailed, Specs
 from postgrad.kernels.side import Misbehaved, Side, Spec, stored_all
@@ -34,7 +33,7 @@ from postgrad.kernels.verdict import Finding, Reason
 
 RARE = ("outliers", "heavy", "sorted", "one_hot")
 """Distributions in which few values decide."""
-REPEATS = 5
+REPEATS = 3
 MOST = 12
 """Findings of one check: the rest says the same."""
 
@@ -104,10 +103,10 @@ class Subject:
         return side.place(arrays, specs.inputs, specs.outputs, n=specs.n, others=specs.others, **told)
 
 
-def check(subject: Subject, *, seeds: int = 2) -> list[Finding]:
+def check(subject: Subject, *, seeds: int = 3) -> list[Finding]:
     """Findings of every step; the steps stop where the candidate ended its evaluation, or is plainly wrong.
 
-    seeds: draws of each distribution at the timed case; other cases get one.
+    seeds: draws of the task's own values at the timed case, at least two; each further distribution gets one at each case.
     """
     found: list[Finding] = []
     steps: list[tuple[str, Callable[[Subject], Iterator[Finding]]]] = [
@@ -298,8 +297,8 @@ class Asked:
 
 def values(subject: Subject, seeds: int) -> Iterator[Finding]:
     """Every case, distribution and seed, in an order that nobody can know; then what the pattern of failures says."""
-    todo = [(case, name, 0) for case in subject.reference.cases for name in DISTRIBUTIONS]
-    todo += [(subject.case, name, index) for name in DISTRIBUTIONS for index in range(1, seeds)]
+    todo = [(case, name, 0) for case, name in subject.reference.asks()]
+    todo += [(subject.case, "own", index) for index in range(1, seeds)]
     asked: list[Asked] = []
     for index in subject.rng.permutation(len(todo)):
         asked += ask(subject, subject.reference.question(*todo[index]))
@@ -332,8 +331,7 @@ def fresh(subject: Subject) -> Question:
     """A question that is asked once: the task's own values at the timed case, under what holds now."""
     reference, case = subject.reference, subject.case
     arrays = reference.drawn(case, "own", subject.seed())
-    inputs = [numbers(array, one.dtype) for array, one in zip(arrays, subject.specs.inputs, strict=True)]
-    return Question(case, "own", arrays, inputs, reference.envelope(case, arrays))
+    return Question(case, "own", arrays, subject.specs, reference.envelope(case, arrays))
 
 
 def explain(subject: Subject, asked: list[Asked], wrong: list[Asked]) -> Finding:
@@ -418,10 +416,10 @@ def _unworked(asked: Asked) -> bool:
 def memory(subject: Subject) -> Iterator[Finding]:
     """Guard bands and parameters untouched; an output stays what it was while the next one is made."""
     side = subject.side
-    first = subject.place(subject.reference.drawn(subject.case, "own", subject.seed()))
+    first = subject.place(subject.reference.question(subject.case, "own", 0).arrays)
     side.call(first)
     kept = side.output(first)
-    second = subject.place(subject.reference.drawn(subject.case, "signs", subject.seed()))
+    second = subject.place(subject.reference.question(subject.case, "own", 1).arrays)
     side.call(second)
     if bands := side.broken_guards(first) + side.broken_guards(second):
         yield Finding(Reason.C13_OUT_OF_BOUNDS, f"{bands} guard bands around buffers were written to", "memory")
@@ -569,10 +567,10 @@ def layouts(subject: Subject) -> Iterator[Finding]:
     if subject.native:
         return
     for layout in ("transposed", "misaligned"):
-        arrays = subject.reference.drawn(subject.case, "own", subject.seed())
+        question = subject.reference.question(subject.case, "own", 1)
         try:
-            k = subject.place(arrays, layout=layout)
-            mine = subject.place_on(subject.reference.side, arrays, layout=layout)
+            k = subject.place(question.arrays, layout=layout)
+            mine = subject.place_on(subject.reference.side, question.arrays, layout=layout)
             subject.reference.side.call(mine)
         except Misbehaved as error:
             if error.who != "reference" or error.kind != "raised":
@@ -584,8 +582,7 @@ def layouts(subject: Subject) -> Iterator[Finding]:
             if error.kind != "raised":
                 raise
             continue  # it says that it wants another layout
-        bounds = subject.reference.envelope(subject.case, arrays)
-        for one, got in zip(bounds, subject.side.output(k), strict=True):
+        for one, got in zip(question.envelopes, subject.side.output(k), strict=True):
             if (wrong := one.mismatch(got)) is not None:
                 yield Finding(Reason.S23_LAYOUT, f"{layout} inputs: {wrong}", "layouts")
                 return
@@ -593,14 +590,11 @@ def layouts(subject: Subject) -> Iterator[Finding]:
 
 def repeats(subject: Subject) -> Iterator[Finding]:
     """One question several times: answers may differ by rounding only."""
-    arrays = subject.reference.drawn(subject.case, "signs", subject.seed())
-    bounds = subject.reference.envelope(subject.case, arrays)
-    if any(one.degenerate for one in bounds):
-        return
-    for repeat in range(REPEATS):
-        k = subject.place(arrays)
+    question = subject.reference.question(subject.case, "own", 1)
+    for repeat in range(0 if question.degenerate else REPEATS):
+        k = subject.place(question.arrays)
         subject.side.call(k)
-        for place, (one, got) in enumerate(zip(bounds, subject.side.output(k), strict=True)):
+        for place, (one, got) in enumerate(zip(question.envelopes, subject.side.output(k), strict=True)):
             wrong = one.mismatch(got)
             if wrong is not None:
                 yield Finding(
@@ -749,7 +743,7 @@ def _random(subject: Subject) -> Iterator[Finding]:
         return
     states = []
     for side in (subject.side, subject.reference.side):
-        k = subject.place_on(side, subject.reference.drawn(subject.case, "own", 1))
+        k = subject.place_on(side, subject.reference.question(subject.case, "own", 0).arrays)
         side.ask("stir", seed=subject.seed())
         was = side.ask("settings")["random"]
         side.call(k)

@@ -25,8 +25,10 @@ from postgrad.sandbox import Limits
 
 LIMITS = Limits(wall_s=3600, cpu_s=3600, memory_bytes=8 << 30, output_bytes=1 << 20)
 EXACT_BELOW = 2.0**24
-KEPT_BYTES = 8 << 20
-"""Of a question, above which it is asked anew for each candidate."""
+KEPT_BYTES = 1 << 29
+"""Of all questions that are kept for the next candidate."""
+SOME = ("own", "signs", "outliers")
+"""Distributions at the timed case of a task that has smaller ones, which get all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,13 @@ class Question:
     distribution: str
     arrays: list[Array]
     """Stored."""
-    inputs: list[Array]
-    """Numbers."""
+    specs: Specs
     envelopes: list[tolerance.Envelope]
+
+    @property
+    def inputs(self) -> list[Array]:
+        """Numbers."""
+        return [numbers(array, one.dtype) for array, one in zip(self.arrays, self.specs.inputs, strict=True)]
 
     @property
     def degenerate(self) -> bool:
@@ -78,6 +84,7 @@ class Reference:
         self.side = Side(code, limits, rng=rng)
         self._specs: dict[Case, Specs] = {}
         self._questions: dict[tuple[Case, str, int], Question] = {}
+        self._kept = 0
         self.note = ""
         """Why the oracle is not float64; empty where it is."""
         try:
@@ -215,11 +222,19 @@ class Reference:
             return self._questions[key]
         arrays = self.drawn(case, distribution, 1000 + index)
         specs = self.specs(case)
-        inputs = [numbers(array, one.dtype) for array, one in zip(arrays, specs.inputs, strict=True)]
-        found = Question(case, distribution, arrays, inputs, self.envelope(case, arrays, distribution))
-        if sum(one.bytes for one in (*specs.inputs, *specs.outputs)) <= KEPT_BYTES:
+        found = Question(case, distribution, arrays, specs, self.envelope(case, arrays, distribution))
+        bytes_ = sum(array.nbytes for array in arrays) + sum(one.oracle.nbytes for one in found.envelopes)
+        if self._kept + bytes_ <= KEPT_BYTES:
+            self._kept += bytes_
             self._questions[key] = found
         return found
+
+    def asks(self) -> list[tuple[Case, str]]:
+        """What a candidate is asked about values: every distribution, of the large timed case only some."""
+        *others, timed = self.cases
+        return [(case, name) for case in others for name in DISTRIBUTIONS] + [
+            (timed, name) for name in (SOME if others else DISTRIBUTIONS)
+        ]
 
     def _any_order(self, case: Case, values: list[Array], oracle: list[Array], declared: list[Array]) -> bool:
         """The declared precision holds every partial sum: the reference is exact, and so large sums of magnitudes are too."""

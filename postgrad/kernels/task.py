@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from postgrad.kernels.candidate import defined
 from postgrad.kernels.numeric import BITS, Array
@@ -109,6 +109,44 @@ def native(
     return Task(
         name, source, "cpp", "kernel", "float32", tuple(cases), timed, oracle=oracle, reads=True, labels=labels or {}
     )
+
+
+class Dim(Protocol):
+    @property
+    def dims(self) -> tuple[str, ...]: ...
+
+
+class Loop(Protocol):
+    """A task of the domain `loops`, by its attributes: no part imports another."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def dims(self) -> tuple[str, ...]: ...
+    @property
+    def inputs(self) -> Sequence[Dim]: ...
+    @property
+    def output(self) -> tuple[str, ...]: ...
+    @property
+    def sizes(self) -> Sequence[tuple[int, ...]]: ...
+    @property
+    def timed(self) -> tuple[int, ...]: ...
+    @property
+    def reference(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+def of_loop(loop: Loop, oracle: Callable[[Sequence[Array]], Array]) -> Task:
+    """A loop as a task: of_loop(one, lambda arrays: loops.oracle(one, arrays))."""
+
+    def case(size: Sequence[int]) -> Case:
+        lengths = dict(zip(loop.dims, size, strict=True))
+        shapes = tuple(tuple(lengths[name] for name in each.dims) for each in loop.inputs)
+        return Case(shapes, tuple(lengths[name] for name in loop.output) or (1,), tuple(size))
+
+    cases = [case(size) for size in loop.sizes]
+    return native(loop.id, loop.reference, timed=case(loop.timed), cases=cases, oracle=oracle, labels=loop.labels)
 
 
 def kernel_bench(path: Path, **settings: object) -> Task:

@@ -58,15 +58,31 @@ class Envelope:
     """The oracle of one output and what may differ from it."""
 
     oracle: Array
-    declared: Array
-    element: Array
-    """Error allowed, of each element."""
+    loose: Array
+    """Error allowed of each element of a row, beside its share of the element's own size."""
     row: Array
     """RMS error allowed, of each row."""
-    asked: Array
-    """False where nothing is asked."""
+    floor: float
+    unasked: Array | None = None
+    """True where nothing is asked; None: everything is."""
+    other: Array | None = None
+    """Integers that are right too: the declared reference's."""
     exact: bool = False
     """Bit for bit: the declared reference was exact and every order of summation is."""
+
+    @property
+    def asked(self) -> Array:
+        return np.ones(self.oracle.shape, bool) if self.unasked is None else ~self.unasked
+
+    @property
+    def element(self) -> Array:
+        """Error allowed, of each element."""
+        if self.exact:
+            return np.zeros(self.oracle.shape)
+        rows = np.broadcast_to(self.loose[:, None], _rows(self.oracle).shape).reshape(self.oracle.shape)
+        with np.errstate(invalid="ignore"):
+            allowed: Array = rows + 4 * self.floor * np.abs(np.where(np.isfinite(self.oracle), self.oracle, 0.0))
+        return allowed
 
     @property
     def degenerate(self) -> bool:
@@ -78,12 +94,14 @@ class Envelope:
         if got.shape != self.oracle.shape:
             raise ValueError(f"an output of shape {got.shape} where the oracle has {self.oracle.shape}")
         if not is_float(str(self.oracle.dtype)):
-            return self._unequal((got != self.oracle) & (got != self.declared), got)
+            return self._unequal(
+                (got != self.oracle) & (got != (self.oracle if self.other is None else self.other)), got
+            )
         with np.errstate(invalid="ignore", over="ignore"):
             finite = np.isfinite(self.oracle)
             error = np.where(finite & self.asked, np.abs(got - self.oracle), 0.0)
         strange = self.asked & ~finite & ~_same_strange(got, self.oracle)
-        wrong = strange | ~(error <= (0.0 if self.exact else self.element))
+        wrong = strange | ~(error <= self.element)
         if wrong.any():
             return self._unequal(wrong, got)
         rows = np.sqrt(np.mean(_rows(error) ** 2, axis=1))
@@ -111,7 +129,7 @@ class Envelope:
 def envelope(oracle: Array, declared: Array, coarse: Array, precision: str, *, exact: bool = False) -> Envelope:
     """The bounds around `oracle`; all three have the output's shape. `exact`: every order of summation gives the oracle."""
     if not is_float(str(oracle.dtype)):
-        return Envelope(oracle, declared, np.zeros(oracle.shape), np.zeros(1), np.ones(oracle.shape, bool), exact=True)
+        return Envelope(oracle, np.zeros(1), np.zeros(1), 0.0, other=declared, exact=True)
     floor = FLOOR[precision]
     asked = np.isfinite(declared) | ~np.isfinite(oracle)
     valid = asked & np.isfinite(oracle)
@@ -121,8 +139,7 @@ def envelope(oracle: Array, declared: Array, coarse: Array, precision: str, *, e
     coarser = _of_all(_rms(_difference(coarse, right, valid)), m)
     row = np.maximum(np.maximum(8 * r, np.minimum(coarser / 4, m / 100)), floor * m)
     loose = np.minimum(8 * row, np.maximum(64 * r, m / 100))
-    elements = np.broadcast_to(loose[:, None], _rows(right).shape).reshape(oracle.shape) + 4 * floor * np.abs(right)
-    return Envelope(oracle, declared, elements, row, asked, exact)
+    return Envelope(oracle, loose, row, floor, None if asked.all() else ~asked, exact=exact)
 
 
 def relative(got: Array, oracle: Array, asked: Array) -> float:

@@ -10,6 +10,7 @@ Fresh values are made from a few draws of several distributions, each rolled by 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,11 +18,13 @@ import numpy as np
 
 from postgrad.kernels.correct import Asked, Subject, stale
 from postgrad.kernels.numeric import STORAGE, Array, is_float, numbers, stored
-from postgrad.kernels.reference import Question
+from postgrad.kernels.reference import Question, Specs
 from postgrad.kernels.side import Side, Spec
 from postgrad.kernels.verdict import Finding, Reason
 
-POOL = ("own", "own", "own", "signs", "shifted", "outliers")
+POOL = (("own", 0), ("own", 1), ("own", 2), ("signs", 0), ("outliers", 0))
+LEAST = 3
+"""Calls that are judged however long that takes."""
 KEPT = 8
 LAST = 2
 BIND_S = 1e-3
@@ -52,12 +55,11 @@ class Trial:
 
     def _draws(self) -> Iterator[list[Array]]:
         subject = self.subject
-        for place, name in enumerate(POOL):
-            arrays = subject.reference.drawn(subject.case, name, subject.seed())
-            # What gives no finite answer is not what anybody times.
-            if place and any(one.degenerate for one in subject.reference.envelope(subject.case, arrays)):
-                continue
-            yield arrays
+        for place, (name, index) in enumerate(POOL):
+            question = subject.reference.question(subject.case, name, index)
+            if place and question.degenerate:
+                continue  # what gives no finite answer is not what anybody times
+            yield question.arrays
 
     def prepare(self, k: int) -> None:
         """New values for the k-th round, the same for both sides."""
@@ -93,15 +95,17 @@ class Trial:
         elif slot < KEPT:
             self._kept[slot] = call
 
-    def judge(self) -> list[Finding]:
-        """What was wrong in the remembered calls."""
-        subject = self.subject
-        specs, found = subject.specs, []
-        for call in {call.index: call for call in (*self._kept, *self._last)}.values():
-            inputs = [numbers(array, one.dtype) for array, one in zip(call.arrays, specs.inputs, strict=True)]
-            question = Question(
-                subject.case, "own", call.arrays, inputs, subject.reference.envelope(subject.case, call.arrays)
-            )
+    def judge(self, seconds: float) -> list[Finding]:
+        """What was wrong in the remembered calls: of those, the last one and as many others as the time allows, at least LEAST."""
+        subject, until = self.subject, time.monotonic() + seconds
+        specs: Specs = subject.specs
+        found: list[Finding] = []
+        calls = {call.index: call for call in (*self._last[-1:], *self._kept, *self._last)}
+        for judged, call in enumerate(calls.values()):
+            if judged >= LEAST and time.monotonic() > until:
+                break
+            envelopes = subject.reference.envelope(subject.case, call.arrays)
+            question = Question(subject.case, "own", call.arrays, specs, envelopes)
             if question.degenerate:
                 continue
             outputs = [numbers(raw, one.dtype) for raw, one in zip(call.outputs, specs.outputs, strict=True)]
