@@ -23,6 +23,7 @@ from postgrad.ranks import joined
 
 if TYPE_CHECKING:
     from postgrad.config import Loaded, Settings
+    from postgrad.kernels.verdict import KernelVerdict
     from postgrad.run import Run
 
 FAILED, USAGE, PREEMPTED, INTERRUPTED = 1, 2, 75, 130
@@ -501,3 +502,117 @@ def bench(
         for rows in tables:
             _table(rows)
         typer.echo(f"report: {page}")
+
+
+KernelOut = Annotated[Path | None, typer.Option(help="Write the signed record here; its key lies beside it as `key`.")]
+Budget = Annotated[float, typer.Option("--budget", min=0.1, help="Seconds of timing.")]
+KernelClock = Annotated[
+    Literal["wall", "cpu"],
+    typer.Option("--clock", help="cpu: for one thread on a busy machine, where the wall gives no number."),
+]
+
+
+@kernels.command("check")
+def check_kernel(
+    task: Annotated[Path, typer.Argument(metavar="TASK", help="Python with Model or one function, and get_inputs.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="A .py file with ModelNew, or a .cpp file.")],
+    budget: Budget = 10.0,
+    clock: KernelClock = "wall",
+    confirm: Annotated[bool, typer.Option("--confirm", help="Measure twice whatever is not 1.")] = False,
+    out: KernelOut = None,
+    debug: Debug = False,
+) -> None:
+    """Is a kernel right, and how much faster is it? Exits 1 where it is not accepted."""
+    with _endings(debug):
+        import json
+
+        from postgrad.kernels import candidate as candidates
+        from postgrad.kernels import evaluate as evaluation
+        from postgrad.kernels import signed
+        from postgrad.kernels import task as tasks
+        from postgrad.kernels.verdict import ACCEPTED
+
+        settings = evaluation.Settings(budget_s=budget, clock=clock, confirm=confirm)
+        given = tasks.kernel_bench(task), candidates.from_file(candidate)
+        if out is not None and not out.parent.is_dir():
+            raise _UsageError(f"--out {out}: there is no folder {out.parent}")
+        verdict = evaluation.evaluate(*given, settings)
+        _show_verdict(verdict)
+        if out is not None:
+            record = signed.sign(verdict, signed.run_key(out.with_name("key")))
+            out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            _say(f"record: {out}")
+        if verdict.status is not ACCEPTED:
+            raise typer.Exit(FAILED)
+
+
+def _show_verdict(verdict: KernelVerdict) -> None:
+    """Status and speed-up, each finding with its evidence, what was measured and by what."""
+    gain = "" if verdict.speedup is None else f", {verdict.speedup:.2f}x"
+    if verdict.interval is not None:
+        gain += f" [{verdict.interval[0]:.3f}, {verdict.interval[1]:.3f}]"
+    typer.echo(f"{verdict.task}: {verdict.status}{gain}")
+    for finding in verdict.findings:
+        where = f" ({finding.where})" if finding.where else ""
+        typer.echo(f"  {finding.reason}{where}: {finding.reason.meaning}\n    {_printable(finding.evidence)}")
+    timing = verdict.timing
+    if timing is not None:
+        typer.echo(
+            f"  {len(timing.reference_s)} rounds in {timing.spent_s:.1f} s, ended by {timing.stopped}; "
+            f"CPU-seconds in calls: reference {timing.reference_cpu_s[0]:.3f}, candidate {timing.candidate_cpu_s[0]:.3f}"
+        )
+    if note := verdict.labels.get("oracle"):
+        typer.echo(f"  {_printable(note)}")
+
+
+def _printable(text: str) -> str:
+    """A candidate's words may hold anything: what moves a terminal's cursor does not reach it."""
+    kept = "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
+    return kept.strip().replace("\n", "\n    ")
+
+
+@kernels.command()
+def audit(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of kernels, or CUDA-L1's JSON lines.")],
+    reference: Annotated[
+        Path | None, typer.Option("--kernelbench", help="A checkout of KernelBench: which references are its own?")
+    ] = None,
+    run_them: Annotated[bool, typer.Option("--run", help="Evaluate what can run without a GPU.")] = False,
+    budget: Budget = 2.0,
+    clock: KernelClock = "wall",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Read many kernels: what is usable, what their texts give away, and a verdict where they can run here."""
+    with _endings(debug):
+        from postgrad.kernels import audit as audits
+        from postgrad.kernels import evaluate as evaluation
+        from postgrad.kernels import released, task
+
+        rows = audits.gather(path)[:limit]
+        if path.is_file():
+            read = list(released.read(path))[:limit]
+            told = released.count(read)
+            typer.echo(
+                f"{told.rows} rows: {told.usable} usable, {told.without_code} without code "
+                f"({told.claims_without_code} of them with a score), {told.unusable} whose code cannot be used"
+            )
+            if reference is not None:
+                foreign = released.foreign_references(read, task.kernel_bench_folder(reference))
+                names = ", ".join(f"{level}-{number}" for level, number in foreign[:10])
+                typer.echo(
+                    f"{len(read) - len(foreign)} of {len(read)} references are those of {reference}"
+                    + (f"; not: {names}" if foreign else "")
+                )
+        for row in rows:
+            if row.trouble and row.trouble != "no code":
+                typer.echo(f"{row.name}: {_printable(row.trouble)}")
+        _table(audits.counts(rows))
+        able = [row for row in rows if audits.runs_here(row)]
+        typer.echo(f"{len(able)} of {len(rows)} can run without a GPU" + ("" if run_them else "; --run evaluates them"))
+        if run_them:
+            settings = evaluation.Settings(budget_s=budget, clock=clock)
+            for row in able:
+                assert row.task is not None
+                assert row.candidate is not None
+                _show_verdict(evaluation.evaluate(row.task, row.candidate, settings))
