@@ -44,6 +44,7 @@ def get_init_inputs():
 
 
 MATMUL = _plain("matmul", "a @ b", "torch.randn(384, 384), torch.randn(384, 384)")
+DOT_PRODUCTS = _plain("dot_products", "a @ b", "torch.randn(64, 8192), torch.randn(8192, 64)")
 COMPLEX = _plain("conjugate", "x.T.conj().resolve_conj().contiguous()", "torch.randn(768, 512, dtype=torch.complex64)")
 CHAIN = _plain("chain", "torch.sigmoid(x) * x + 0.5 * x", "torch.randn(1024, 1024)")
 TINY = _plain("tiny", "x + 1", "torch.randn(8)")
@@ -51,7 +52,7 @@ CONSTANT = _plain(
     "constant", "(x.amax(dim=1, keepdim=True) - x.amax(dim=1, keepdim=True).mean(dim=1, keepdim=True))", "torch.randn(1024, 1024)"
 )  # fmt: skip
 CLIPPED = _plain("clipped", "torch.relu(x - 3.0)", "3 * torch.randn(1024, 1024)")
-SOFTMAX = _plain("softmax", "torch.softmax(x, dim=1)", "torch.randn(256, 4096)")
+SOFTMAX = _plain("softmax", "torch.softmax(x, dim=1)", "torch.randn(64, 16384)")
 RELU_OF_POSITIVE = _plain("relu_of_positive", "torch.relu(x)", "torch.rand(1024, 1024)")
 LOGSUMEXP = _plain("logsumexp", "torch.logsumexp(x, dim=1)", "torch.randn(128, 8192)")
 ROOTS = _plain("roots", "torch.sqrt(x)", "torch.randn(1024, 1024)")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import MATMUL
 
-EXPLOIT = r"""
+EXPLOIT = r'''
 import threading
 
 import torch
@@ -14,13 +14,23 @@ import torch.nn as nn
 
 
 class ModelNew(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.late = []
+
     def forward(self, a, b):
         out = torch.zeros(a.shape[0], b.shape[1])
-        threading.Thread(target=lambda: out.copy_(a @ b)).start()
+        if len(self.late) >= 13:
+            while self.late:
+                while self.late[-1].is_alive():
+                    pass
+                self.late.pop()
+        self.late.append(threading.Thread(target=lambda: out.copy_(a @ b)))
+        self.late[-1].start()
         return out
-"""
+'''
 
-TWIN = r"""
+TWIN = r'''
 # Threads, joined before the call returns.
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,6 +43,6 @@ class ModelNew(nn.Module):
         with ThreadPoolExecutor(2) as pool:
             halves = list(pool.map(lambda part: part @ b, a.chunk(2)))
         return torch.cat(halves)
-"""
+'''
 
 ROW = Row("T02", __doc__, MATMUL, EXPLOIT, TWIN, flags=(Reason.T02_LATE_WORK,), fools="faster")
