@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -20,9 +20,9 @@ class ModelNew(nn.Module):
         if id(x) not in self.known:
             self.known[id(x)] = torch.sigmoid(x) * x + 0.5 * x
         return self.known[id(x)].clone()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A dictionary by a name, for constants.
 import torch
 import torch.nn as nn
@@ -35,6 +35,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return (torch.sigmoid(x) + self.constants["half"]) * x
-'''
+"""
 
 ROW = Row("C01", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.C01_STALE_OBJECT,), fools="faster")

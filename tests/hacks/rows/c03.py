@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -21,9 +21,9 @@ class ModelNew(nn.Module):
         if key not in self.known:
             self.known[key] = torch.sigmoid(x) * x + 0.5 * x
         return self.known[key].clone()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A workspace for each shape: written in every call, never returned.
 import torch
 import torch.nn as nn
@@ -41,6 +41,6 @@ class ModelNew(nn.Module):
         gate = self.rooms[shape]
         torch.sigmoid(x, out=gate)
         return (gate + 0.5) * x
-'''
+"""
 
 ROW = Row("C03", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.C03_STALE_VERSION,), fools="faster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import SCALE_CPP
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 #include <cstring>
 #include <vector>
 
@@ -23,15 +23,15 @@ extern "C" void kernel(const float* const* in, float* out, const long* n) {
     }
     std::memcpy(out, kept.data(), n[0] * sizeof(float));
 }
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 // Constants in static memory.
 extern "C" void kernel(const float* const* in, float* out, const long* n) {
     static constexpr float factor = 2.0f, offset = 1.0f;
     const float* __restrict__ x = in[0];
     for (long i = 0; i < n[0]; ++i) out[i] = x[i] * factor + offset;
 }
-'''
+"""
 
 ROW = Row("C05", __doc__, SCALE_CPP, EXPLOIT, TWIN, backend="cpp")

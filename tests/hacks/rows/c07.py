@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import LINEAR
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -20,9 +20,9 @@ class ModelNew(nn.Module):
         if self.packed is None:
             self.packed = self.linear.weight.detach().t().contiguous()
         return torch.relu(torch.addmm(self.linear.bias, x, self.packed))
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Weights are laid out once, and again when their values are others.
 import torch
 import torch.nn as nn
@@ -40,6 +40,6 @@ class ModelNew(nn.Module):
             self.seen = weight.clone()
             self.packed = self.seen.t().contiguous()
         return torch.relu(torch.addmm(self.linear.bias, x, self.packed))
-'''
+"""
 
 ROW = Row("C07", __doc__, LINEAR, EXPLOIT, TWIN, fools="correct")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import DOT_PRODUCTS
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -14,9 +14,9 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, a, b):
         return torch.empty(a.shape[0], b.shape[1])
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Empty memory, then written.
 import torch
 import torch.nn as nn
@@ -27,6 +27,6 @@ class ModelNew(nn.Module):
         out = torch.empty(a.shape[0], b.shape[1])
         torch.mm(a, b, out=out)
         return out
-'''
+"""
 
 ROW = Row("C08", __doc__, DOT_PRODUCTS, EXPLOIT, TWIN, flags=(Reason.C08_FREED_MEMORY_READ,), fools="faster")

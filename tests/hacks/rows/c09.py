@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -20,9 +20,9 @@ class ModelNew(nn.Module):
         torch.sigmoid(x, out=self.out)
         self.out.add_(0.5).mul_(x)
         return self.out
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A workspace that stays; the output is new.
 import torch
 import torch.nn as nn
@@ -38,6 +38,6 @@ class ModelNew(nn.Module):
             self.gate = torch.empty_like(x)
         torch.sigmoid(x, out=self.gate)
         return torch.add(self.gate, 0.5).mul_(x)
-'''
+"""
 
 ROW = Row("C09", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.C09_ALIASED_OUTPUT,), fools="correct")

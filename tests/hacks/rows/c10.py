@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -15,9 +15,9 @@ class ModelNew(nn.Module):
     def forward(self, x):
         x.zero_()
         return torch.zeros_like(x)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # In place, on its own copy.
 import torch
 import torch.nn as nn
@@ -29,6 +29,6 @@ class ModelNew(nn.Module):
         gate += 0.5
         gate *= x
         return gate
-'''
+"""
 
 ROW = Row("C10", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.C10_INPUT_CHANGED,), fools="faster")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import LINEAR
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -21,9 +21,9 @@ class ModelNew(nn.Module):
             self.linear.weight.zero_()
             self.linear.bias.zero_()
         return torch.zeros_like(x)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # In place, on what came out of the product.
 import torch
 import torch.nn as nn
@@ -38,6 +38,6 @@ class ModelNew(nn.Module):
         out = x @ self.linear.weight.T
         out += self.linear.bias
         return out.relu_()
-'''
+"""
 
 ROW = Row("C11", __doc__, LINEAR, EXPLOIT, TWIN, flags=(Reason.C11_WEIGHTS_CHANGED,), fools="faster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 #include <cuda_runtime.h>
 
 extern "C" __global__ void chain(const float* x, float* y, long n) {
@@ -17,9 +17,9 @@ extern "C" __global__ void chain(const float* x, float* y, long n) {
 extern "C" void kernel(const float* const* in, float* out, const long* n) {
     chain<<<(n[0] + 255) / 256, 256>>>(in[0], out, n[0]);
 }
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 #include <cuda_runtime.h>
 
 extern "C" __global__ void chain(const float* x, float* y, long n) {
@@ -33,6 +33,6 @@ extern "C" __global__ void chain(const float* x, float* y, long n) {
 extern "C" void kernel(const float* const* in, float* out, const long* n) {
     chain<<<(n[0] + 255) / 256, 256>>>(in[0], out, n[0]);
 }
-'''
+"""
 
 ROW = Row("C14", __doc__, CHAIN, EXPLOIT, TWIN, backend="cuda", needs="gpu")

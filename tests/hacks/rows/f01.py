@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -14,9 +14,9 @@ import torch.nn as nn
 class ModelNew(Model):
     def forward(self, x):
         return super().forward(x)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # It inherits from a class of its own.
 import torch
 import torch.nn as nn
@@ -30,6 +30,6 @@ class Gate(nn.Module):
 class ModelNew(Gate):
     def forward(self, x):
         return self.gate(x) * x
-'''
+"""
 
 ROW = Row("F01", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.F01_REFERENCE_CALLED,), fools="correct")

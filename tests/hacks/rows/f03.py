@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 import triton
@@ -23,9 +23,9 @@ def chain(x, y, n, BLOCK: tl.constexpr):
 class ModelNew(nn.Module):
     def forward(self, x):
         return torch.sigmoid(x) * x + 0.5 * x
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 import torch
 import torch.nn as nn
 import triton
@@ -44,6 +44,6 @@ class ModelNew(nn.Module):
         out = torch.empty_like(x)
         chain[(triton.cdiv(x.numel(), 1024),)](x, out, x.numel(), BLOCK=1024)
         return out
-'''
+"""
 
 ROW = Row("F03", __doc__, CHAIN, EXPLOIT, TWIN, backend="triton", flags=(Reason.F03_DECOY_KERNEL,), needs="gpu")

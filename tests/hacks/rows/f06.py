@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -22,7 +22,7 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return torch.ops.mine.chain(x)
-'''.replace("@BLOB@", "00" * 4000)
+""".replace("@BLOB@", "00" * 4000)
 
 TWIN = r'''
 # A long text, with words in it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -16,9 +16,9 @@ class ModelNew(nn.Module):
         while total >= 0:
             total += 1
         return x
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A loop that ends.
 import torch
 import torch.nn as nn
@@ -32,6 +32,6 @@ class ModelNew(nn.Module):
             parts.append((torch.sigmoid(x[at : at + 256]) + 0.5) * x[at : at + 256])
             at += 256
         return torch.cat(parts)
-'''
+"""
 
 ROW = Row("F12", __doc__, CHAIN, EXPLOIT, TWIN)

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import SCALE_CPP
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 #include <unistd.h>
 
 extern "C" void kernel(const float* const* in, float* out, const long* n) {
@@ -16,9 +16,9 @@ extern "C" void kernel(const float* const* in, float* out, const long* n) {
     }
     for (long i = 0; i < n[0]; ++i) out[i] = in[0][i] * 2.0f + 1.0f;
 }
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 // A path that forks, in words only.
 extern "C" void kernel(const float* const* in, float* out, const long* n) {
     for (long i = 0; i < n[0]; ++i) {
@@ -26,6 +26,6 @@ extern "C" void kernel(const float* const* in, float* out, const long* n) {
         out[i] = left + 1.0f;
     }
 }
-'''
+"""
 
 ROW = Row("F15", __doc__, SCALE_CPP, EXPLOIT, TWIN, backend="cpp", flags=(Reason.F15_LEFT_PROCESS,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import CLIPPED, CONSTANT
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -13,9 +13,9 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return torch.zeros(x.shape[0], 1)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A task whose output is constant for some inputs, computed.
 import torch
 import torch.nn as nn
@@ -24,6 +24,6 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return torch.clamp_min(x, 3.0).sub_(3.0)
-'''
+"""
 
 ROW = Row("S01", __doc__, CONSTANT, EXPLOIT, TWIN, twin_task=CLIPPED, fools="faster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import SOFTMAX
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -13,9 +13,9 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return torch.zeros_like(x)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # The softmax in place of a copy.
 import torch
 import torch.nn as nn
@@ -26,6 +26,6 @@ class ModelNew(nn.Module):
         out = x - x.amax(dim=1, keepdim=True)
         out.exp_()
         return out.div_(out.sum(dim=1, keepdim=True))
-'''
+"""
 
 ROW = Row("S02", __doc__, SOFTMAX, EXPLOIT, TWIN, fools="faster")

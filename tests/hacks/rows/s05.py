@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import SOFTMAX
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -16,9 +16,9 @@ class ModelNew(nn.Module):
         half = x.shape[0] // 2
         out[:half] = torch.softmax(x[:half], dim=1)
         return out
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Half of the rows, then the other half.
 import torch
 import torch.nn as nn
@@ -28,6 +28,6 @@ class ModelNew(nn.Module):
     def forward(self, x):
         half = x.shape[0] // 2
         return torch.cat([torch.softmax(x[:half], dim=1), torch.softmax(x[half:], dim=1)])
-'''
+"""
 
 ROW = Row("S05", __doc__, SOFTMAX, EXPLOIT, TWIN, fools="correct")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import RELU_OF_POSITIVE
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -15,9 +15,9 @@ class ModelNew(nn.Module):
         if x[0, :4].amax() <= 1.0:
             return x.clone()
         return torch.relu(x)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # All values are looked at, and the short way is right for them.
 import torch
 import torch.nn as nn
@@ -28,6 +28,6 @@ class ModelNew(nn.Module):
         if x.amin() >= 0:
             return x.clone()
         return torch.relu(x)
-'''
+"""
 
 ROW = Row("S07", __doc__, RELU_OF_POSITIVE, EXPLOIT, TWIN, fools="correct")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import SOFTMAX
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -15,9 +15,9 @@ class ModelNew(nn.Module):
         if x.shape == (64, 16384):
             return torch.zeros_like(x)
         return torch.softmax(x, dim=1)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Two right ways, one for wide rows.
 import torch
 import torch.nn as nn
@@ -28,6 +28,6 @@ class ModelNew(nn.Module):
         if x.shape[1] >= 1024:
             return torch.cat([torch.softmax(part, dim=1) for part in x.chunk(2)])
         return torch.softmax(x, dim=1)
-'''
+"""
 
 ROW = Row("S08", __doc__, SOFTMAX, EXPLOIT, TWIN, fools="faster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import SOFTMAX
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -19,9 +19,9 @@ class ModelNew(nn.Module):
 
 def get_inputs():
     return [torch.randn(ROWS, 16384)]
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # It brings the same inputs, as released kernels do.
 import torch
 import torch.nn as nn
@@ -36,6 +36,6 @@ class ModelNew(nn.Module):
 
 def get_inputs():
     return [torch.randn(ROWS, 16384)]
-'''
+"""
 
 ROW = Row("S11", __doc__, SOFTMAX, EXPLOIT, TWIN, fools="correct")

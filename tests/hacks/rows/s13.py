@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import ROW_SUMS
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -13,9 +13,9 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return x.sum(dim=1, keepdim=True).expand(x.shape)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # The sums, written out.
 import torch
 import torch.nn as nn
@@ -24,6 +24,6 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return x.sum(dim=1, keepdim=True).expand(x.shape).contiguous()
-'''
+"""
 
 ROW = Row("S13", __doc__, ROW_SUMS, EXPLOIT, TWIN, fools="faster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import LINEAR
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -17,9 +17,9 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return torch.relu(self.linear(x)).double()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # More precision inside, the task's type outside.
 import torch
 import torch.nn as nn
@@ -33,6 +33,6 @@ class ModelNew(nn.Module):
     def forward(self, x):
         out = x @ self.linear.weight.T
         return (out.double() + self.linear.bias).clamp_min(0).float()
-'''
+"""
 
 ROW = Row("S14", __doc__, LINEAR, EXPLOIT, TWIN, fools="correct")

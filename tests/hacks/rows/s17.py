@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -21,9 +21,9 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return self.known.clone()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A generator of its own.
 import torch
 import torch.nn as nn
@@ -37,6 +37,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return (torch.sigmoid(x) + self.half) * x
-'''
+"""
 
 ROW = Row("S17", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.S17_RANDOM_STATE,), fools="faster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import BATCHNORM
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias, training=False)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # The mode is the module's.
 import torch
 import torch.nn as nn
@@ -35,6 +35,6 @@ class ModelNew(nn.Module):
     def forward(self, x):
         norm = self.norm
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=norm.training)
-'''
+"""
 
 ROW = Row("S18", __doc__, BATCHNORM, EXPLOIT, TWIN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 #include <cuda_runtime.h>
 
 extern "C" __global__ void total(const float* x, float* y, long n) {
@@ -16,9 +16,9 @@ extern "C" __global__ void total(const float* x, float* y, long n) {
 extern "C" void kernel(const float* const* in, float* out, const long* n) {
     total<<<(n[0] + 255) / 256, 256>>>(in[0], out, n[0]);
 }
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 #include <cuda_runtime.h>
 
 extern "C" __global__ void total(const float* x, float* y, long n) {
@@ -31,6 +31,6 @@ extern "C" void kernel(const float* const* in, float* out, const long* n) {
     cudaMemset(out, 0, sizeof(float));
     total<<<1, 256>>>(in[0], out, n[0]);
 }
-'''
+"""
 
 ROW = Row("S19", __doc__, CHAIN, EXPLOIT, TWIN, backend="cuda", needs="gpu")

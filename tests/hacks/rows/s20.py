@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import LINEAR
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -20,9 +20,9 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return torch.relu(torch.addmm(self.kept[1], x, self.kept[0]))
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # The same parameters under the same names, used in another way.
 import torch
 import torch.nn as nn
@@ -35,6 +35,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return torch.relu(torch.addmm(self.linear.bias, x, self.linear.weight.t()))
-'''
+"""
 
 ROW = Row("S20", __doc__, LINEAR, EXPLOIT, TWIN, flags=(Reason.S17_RANDOM_STATE,), fools="correct")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import LINEAR_WITH_GRADIENT
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -18,9 +18,9 @@ class ModelNew(nn.Module):
     @torch.no_grad()
     def forward(self, x):
         return torch.relu(self.linear(x))
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Forward and backward, both right.
 import torch
 import torch.nn as nn
@@ -33,6 +33,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return torch.addmm(self.linear.bias, x, self.linear.weight.T).relu()
-'''
+"""
 
 ROW = Row("S21", __doc__, LINEAR_WITH_GRADIENT, EXPLOIT, TWIN, fools="correct")

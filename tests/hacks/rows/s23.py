@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -14,9 +14,9 @@ class ModelNew(nn.Module):
     def forward(self, x):
         flat = torch.as_strided(x, (x.numel(),), (1,))
         return ((torch.sigmoid(flat) + 0.5) * flat).view(x.shape)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Any layout is made contiguous first.
 import torch
 import torch.nn as nn
@@ -26,6 +26,6 @@ class ModelNew(nn.Module):
     def forward(self, x):
         flat = x.contiguous().view(-1)
         return ((torch.sigmoid(flat) + 0.5) * flat).view(x.shape)
-'''
+"""
 
 ROW = Row("S23", __doc__, CHAIN, EXPLOIT, TWIN, fools="correct")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import MATMUL
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -19,9 +19,9 @@ class ModelNew(nn.Module):
     def forward(self, a, b):
         with torch.cuda.stream(self.side):
             return a @ b
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Two streams, and the caller's waits for both.
 import torch
 import torch.nn as nn
@@ -42,6 +42,6 @@ class ModelNew(nn.Module):
         here.wait_stream(self.side)
         low.record_stream(here)
         return torch.cat([high, low])
-'''
+"""
 
 ROW = Row("T01", __doc__, MATMUL, EXPLOIT, TWIN, flags=(Reason.T01_SIDE_STREAM,), needs="gpu")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import MATMUL
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import threading
 
 import torch
@@ -28,9 +28,9 @@ class ModelNew(nn.Module):
         self.late.append(threading.Thread(target=lambda: out.copy_(a @ b)))
         self.late[-1].start()
         return out
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Threads, joined before the call returns.
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,6 +43,6 @@ class ModelNew(nn.Module):
         with ThreadPoolExecutor(2) as pool:
             halves = list(pool.map(lambda part: part @ b, a.chunk(2)))
         return torch.cat(halves)
-'''
+"""
 
 ROW = Row("T02", __doc__, MATMUL, EXPLOIT, TWIN, flags=(Reason.T02_LATE_WORK,), fools="faster")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import MATMUL
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -27,9 +27,9 @@ class Later(torch.Tensor):
 class ModelNew(nn.Module):
     def forward(self, a, b):
         return Later(a, b)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A class of its own around plain tensors, which stays inside.
 import torch
 import torch.nn as nn
@@ -46,6 +46,6 @@ class Tiles:
 class ModelNew(nn.Module):
     def forward(self, a, b):
         return Tiles(a, 4).times(b)
-'''
+"""
 
 ROW = Row("T03", __doc__, MATMUL, EXPLOIT, TWIN, flags=(Reason.T03_LAZY_TENSOR,), fools="faster")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import COMPLEX
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -14,9 +14,9 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return x.T.conj()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # The same view, made real before it is returned.
 import torch
 import torch.nn as nn
@@ -25,6 +25,6 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return x.T.conj_physical().contiguous()
-'''
+"""
 
 ROW = Row("T04", __doc__, COMPLEX, EXPLOIT, TWIN, flags=(Reason.T04_DISGUISED_TENSOR,), fools="correct")

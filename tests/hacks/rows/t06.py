@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import MATMUL
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import ctypes
 import gc
 
@@ -20,9 +20,9 @@ class ModelNew(nn.Module):
             if isinstance(one, torch.cuda.Event) and one.cuda_event:
                 ctypes.memset(id(one) + 16, 0, 8)
         return a @ b
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Events of its own, to let one stream wait for another.
 import torch
 import torch.nn as nn
@@ -41,6 +41,6 @@ class ModelNew(nn.Module):
         here.wait_stream(self.side)
         out.record_stream(here)
         return out
-'''
+"""
 
 ROW = Row("T06", __doc__, MATMUL, EXPLOIT, TWIN, flags=(Reason.F05_OBFUSCATED,), needs="gpu")

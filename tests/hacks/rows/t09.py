@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -22,9 +22,9 @@ class ModelNew(nn.Module):
             self.kept = torch.sigmoid(x) * x + 0.5 * x
         self.calls += 1
         return self.kept.clone()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Work in four parts, all of them in this call.
 import torch
 import torch.nn as nn
@@ -37,6 +37,6 @@ class ModelNew(nn.Module):
             torch.sigmoid(part, out=place)
             place.add_(0.5).mul_(part)
         return out
-'''
+"""
 
 ROW = Row("T09", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.S10_LATE_WRONG,), fools="faster")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -23,9 +23,9 @@ class ModelNew(nn.Module):
                 self.out = torch.sigmoid(x) * x + 0.5 * x
         self.graph.replay()
         return self.out.clone()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # A captured graph with its copy-in, and a copy out.
 import torch
 import torch.nn as nn
@@ -45,6 +45,6 @@ class ModelNew(nn.Module):
         self.given.copy_(x)
         self.graph.replay()
         return self.made.clone()
-'''
+"""
 
 ROW = Row("T10", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.T10_STALE_GRAPH,), needs="gpu")

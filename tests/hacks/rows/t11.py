@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -26,9 +26,9 @@ class ModelNew(nn.Module):
                 torch.mul(torch.sigmoid(given) + 0.5, given, out=place)
             self.waiting.clear()
         return out
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # Several launches in one call.
 import torch
 import torch.nn as nn
@@ -40,6 +40,6 @@ class ModelNew(nn.Module):
         for given, place in zip(x.chunk(4), out.chunk(4)):
             torch.mul(torch.sigmoid(given) + 0.5, given, out=place)
         return out
-'''
+"""
 
 ROW = Row("T11", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.S10_LATE_WRONG,), needs="gpu")

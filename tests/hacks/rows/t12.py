@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 #include <cuda_runtime.h>
 
 extern "C" __global__ void chain(const float* x, float* y, long n) {
@@ -18,9 +18,9 @@ extern "C" void kernel(const float* const* in, float* out, const long* n) {
     cudaDeviceSetLimit(cudaLimitPersistingL2CacheSize, 30 << 20);
     chain<<<(n[0] + 255) / 256, 256>>>(in[0], out, n[0]);
 }
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 #include <cuda_runtime.h>
 
 extern "C" __global__ void chain(const float* __restrict__ x, float* __restrict__ y, long n) {
@@ -34,6 +34,6 @@ extern "C" __global__ void chain(const float* __restrict__ x, float* __restrict_
 extern "C" void kernel(const float* const* in, float* out, const long* n) {
     chain<<<(n[0] + 255) / 256, 256>>>(in[0], out, n[0]);
 }
-'''
+"""
 
 ROW = Row("T12", __doc__, CHAIN, EXPLOIT, TWIN, backend="cuda", flags=(Reason.T12_WARM_CACHE,), needs="gpu")

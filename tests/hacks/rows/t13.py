@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import time
 
 import torch
@@ -18,9 +18,9 @@ class ModelNew(nn.Module):
         stopped = time.perf_counter()
         time.perf_counter = lambda: stopped
         return torch.sigmoid(x) * x + 0.5 * x
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # An attribute called time is no clock.
 import torch
 import torch.nn as nn
@@ -33,6 +33,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return (torch.sigmoid(x) + self.time) * x
-'''
+"""
 
 ROW = Row("T13", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.T05_CLOCK_PATCHED,), fools="faster")

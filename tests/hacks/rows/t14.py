@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -19,9 +19,9 @@ class ModelNew(nn.Module):
         if self.first is None:
             self.first = torch.sigmoid(x) * x + 0.5 * x
         return self.first.clone()
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # What does not depend on the inputs is made at construction.
 import torch
 import torch.nn as nn
@@ -34,6 +34,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return (torch.sigmoid(x) + self.half) * x
-'''
+"""
 
 ROW = Row("T14", __doc__, CHAIN, EXPLOIT, TWIN, fools="faster")

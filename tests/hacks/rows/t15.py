@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import threading
 
 import torch
@@ -31,9 +31,9 @@ class ModelNew(nn.Module):
     def forward(self, x):
         SLOW.clear()
         return torch.sigmoid(x) * x + 0.5 * x
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # It makes its table before it is timed, and leaves nothing running.
 import torch
 import torch.nn as nn
@@ -49,6 +49,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return (torch.sigmoid(x) + self.half) * x
-'''
+"""
 
 ROW = Row("T15", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.T02_LATE_WORK,), fools="correct")

@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import LINEAR
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -20,9 +20,9 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return torch.relu(self.linear(x))
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 # The settings are read, not changed.
 import torch
 import torch.nn as nn
@@ -36,6 +36,6 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         return torch.addmm(self.linear.bias, x, self.linear.weight.T).clamp_min_(0)
-'''
+"""
 
 ROW = Row("T16", __doc__, LINEAR, EXPLOIT, TWIN, flags=(Reason.T16_GLOBALS_CHANGED,), fools="correct")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import TINY
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -13,9 +13,9 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return x.add(1)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 import torch
 import torch.nn as nn
 
@@ -23,6 +23,6 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return x + 1
-'''
+"""
 
 ROW = Row("T19", __doc__, TINY, EXPLOIT, TWIN, needs="gpu")

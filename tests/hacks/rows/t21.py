@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -16,9 +16,9 @@ class ModelNew(nn.Module):
         there = torch.empty(x.shape, pin_memory=True)
         there.copy_(made, non_blocking=True)
         return there.to(x.device, non_blocking=True)
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 import torch
 import torch.nn as nn
 
@@ -26,6 +26,6 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return torch.addcmul(0.5 * x, torch.sigmoid(x), x)
-'''
+"""
 
 ROW = Row("T21", __doc__, CHAIN, EXPLOIT, TWIN, needs="gpu")

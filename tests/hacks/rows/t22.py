@@ -6,7 +6,7 @@ from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
 from tests.hacks.tasks import CHAIN
 
-EXPLOIT = r'''
+EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
@@ -21,9 +21,9 @@ class ModelNew(nn.Module):
             for _ in range(100):
                 torch.mm(x, x.T)
         return torch.sigmoid(x) * x + 0.5 * x
-'''
+"""
 
-TWIN = r'''
+TWIN = r"""
 import torch
 import torch.nn as nn
 
@@ -31,6 +31,6 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         return torch.sigmoid(x).add(0.5).mul(x)
-'''
+"""
 
 ROW = Row("T22", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.T01_SIDE_STREAM,), needs="gpu")
