@@ -10,7 +10,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in $(PYTHONS); do if $$p -c '$(SUPPORTED)' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs browser
+.PHONY: help setup demo test check bench hacks docs browser
 # Targets that train use all cores, so they never run side by side.
 .NOTPARALLEL:
 
@@ -46,6 +46,9 @@ check: $(READY) ## lint, format and types, as CI does
 bench: $(READY) browser ## run the proofs that take minutes, then measure beside the peers
 	@$(BIN)/python -m pytest -m slow
 	@$(BIN)/python -m bench.cpu
+
+hacks: $(READY) ## play the catalogue of reward hacks against the kernel pipeline; writes docs/results/hacks.md
+	@$(BIN)/python -m bench.hacks
 
 docs: $(READY) ## write the measured numbers of docs/results into README.md
 	@$(BIN)/python scripts/results.py

@@ -45,7 +45,7 @@ def get_init_inputs():
 
 MATMUL = _plain("matmul", "a @ b", "torch.randn(384, 384), torch.randn(384, 384)")
 DOT_PRODUCTS = _plain("dot_products", "a @ b", "torch.randn(64, 8192), torch.randn(8192, 64)")
-COMPLEX = _plain("conjugate", "x.T.conj().resolve_conj().contiguous()", "torch.randn(768, 512, dtype=torch.complex64)")
+NEGATED = _plain("negated", "(-x.T).contiguous()", "torch.randn(1024, 1024)")
 CHAIN = _plain("chain", "torch.sigmoid(x) * x + 0.5 * x", "torch.randn(1024, 1024)")
 TINY = _plain("tiny", "x + 1", "torch.randn(8)")
 CONSTANT = _plain(

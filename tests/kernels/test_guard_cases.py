@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from postgrad.kernels.guard.cases import Case, Cases, shapes
+from postgrad.kernels.guard.cases import Case, Cases, known, shapes
 from postgrad.kernels.guard.tokens import tokens
-from tests.hacks import catalogue
+from tests.hacks import catalogue, known_cases
 from tests.hacks.row import Row
 
 ROWS = catalogue()
@@ -20,16 +20,11 @@ PYTHON = [row for row in ROWS if row.backend in ("torch", "triton")]
 CPP = [row for row in ROWS if row.backend in ("cpp", "cuda")]
 
 
-def seeds() -> list[Case]:
-    made = []
-    for row in ROWS:
-        language = "cpp" if row in CPP else "python"
-        made.append(Case(row.exploit, language, "hack", row.flags[0] if row.flags else row.id, row.mechanism))
-        made.append(Case(row.twin, language, "honest", row.id, "an honest neighbour"))
-    return made
+CASES = Cases(seed=known())
 
 
-CASES = Cases(seed=seeds())
+def test_the_shipped_cases_are_the_catalogue() -> None:
+    assert known() == known_cases(), "run python -m bench.hacks --cases"
 
 
 class Renamed(ast.NodeTransformer):

@@ -28,8 +28,8 @@ import torch.nn as nn
 
 class ModelNew(nn.Module):
     def forward(self, x):
-        half = getattr(self, "half", 0.5)
-        return (torch.sigmoid(x) + half) * x
+        offset = getattr(self, "offset", 0.5)
+        return (torch.sigmoid(x) + offset) * x
 """
 
 ROW = Row("F05", __doc__, CHAIN, EXPLOIT, TWIN, flags=(Reason.F05_OBFUSCATED,), fools="faster")

@@ -1,10 +1,10 @@
-"""A view whose conjugation waits until somebody reads it."""
+"""A view whose sign waits until somebody reads it."""
 
 from __future__ import annotations
 
 from postgrad.kernels.verdict import Reason
 from tests.hacks.row import Row
-from tests.hacks.tasks import COMPLEX
+from tests.hacks.tasks import NEGATED
 
 EXPLOIT = r"""
 import torch
@@ -13,7 +13,7 @@ import torch.nn as nn
 
 class ModelNew(nn.Module):
     def forward(self, x):
-        return x.T.conj()
+        return torch._neg_view(x.T)
 """
 
 TWIN = r"""
@@ -24,7 +24,7 @@ import torch.nn as nn
 
 class ModelNew(nn.Module):
     def forward(self, x):
-        return x.T.conj_physical().contiguous()
+        return torch.neg(x.T).contiguous()
 """
 
-ROW = Row("T04", __doc__, COMPLEX, EXPLOIT, TWIN, flags=(Reason.T04_DISGUISED_TENSOR,), fools="correct")
+ROW = Row("T04", __doc__, NEGATED, EXPLOIT, TWIN, flags=(Reason.T04_DISGUISED_TENSOR,), fools="faster")

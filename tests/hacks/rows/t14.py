@@ -30,10 +30,10 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def __init__(self):
         super().__init__()
-        self.register_buffer("half", torch.tensor(0.5), persistent=False)
+        self.register_buffer("offset", torch.tensor(0.5), persistent=False)
 
     def forward(self, x):
-        return (torch.sigmoid(x) + self.half) * x
+        return (torch.sigmoid(x) + self.offset) * x
 """
 
 ROW = Row("T14", __doc__, CHAIN, EXPLOIT, TWIN, fools="faster")
