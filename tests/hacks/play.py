@@ -19,12 +19,12 @@ from tests.hacks.row import Row
 from tests.hacks.tasks import Text
 
 Part = Literal["exploit", "twin"]
-NOISE = {Reason.T20_UNSTABLE, Reason.T20_NOT_REPRODUCED, Reason.BUDGET_TOO_SMALL}
+NOISE = {Reason.T20_UNSTABLE, Reason.T20_NOT_REPRODUCED, Reason.BUDGET_TOO_SMALL, Reason.T19_TOO_SMALL}
 """What a busy machine does to an honest kernel: no number, and nothing said against it."""
-SETTINGS = Settings(budget_s=4.0, seeds=1, clock="cpu", rules=Rules(gate=0.05, widest=0.3))
+SETTINGS = Settings(budget_s=4.0, seeds=1, clock="cpu", rules=Rules(gate=0.05, widest=0.3, overhead=0.2))
 """By CPU time, which holds on a machine that does other things too; the wall clock must agree. The gates are wider than for
 a number that counts: here it is asked whether a kernel is let through, not how fast it is."""
-LENGTH = 1 << 22
+LENGTH = 1 << 20
 
 
 def as_task(text: Text) -> Task:

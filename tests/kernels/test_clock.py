@@ -214,6 +214,18 @@ def test_batch_and_skip_is_seen(every: int) -> None:
     assert timing.speedup is None
 
 
+def test_what_a_crowded_machine_does_to_both_sides_is_no_batch_and_skip() -> None:
+    """Every fifth call costs five times as much: mean 1.8, geometric mean 1.38. The clock can tell nothing, and accuses nobody."""
+
+    def uneven(seed: int) -> Script:
+        dice = random.Random(seed)
+        return (Call(5e-3 * (5 if dice.random() < 0.2 else 1)) for _ in repeat(None))
+
+    timing = timed(uneven(1), uneven(2))
+    assert conclude(timing.findings) is KernelStatus.UNCHECKED
+    assert conclude(timed(constant(5e-3), uneven(2)).findings) is KernelStatus.REJECTED
+
+
 def test_late_work_is_seen() -> None:
     timing = timed(constant(5e-3), late(5e-3, shown=1e-3), machine=busy(0))
     assert reasons(timing) == [Reason.T02_LATE_WORK]
