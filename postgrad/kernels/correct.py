@@ -358,6 +358,8 @@ def _pattern(subject: Subject, asked: list[Asked], wrong: list[Asked], timed: li
         # The first answer forever, or one that was there before any question.
         if subject.first is not None or not _constant(timed[0].got):
             return Reason.T14_PRECOMPUTED
+        if _by_shape(asked, wrong):
+            return Reason.S08_SHAPES_SNIFFED
         zero = not np.any(one.got) and float(np.max(np.abs(one.envelope.oracle), initial=0.0)) < 0.01
         return Reason.S02_BELOW_TOLERANCE if zero else Reason.S01_CONSTANT_OUTPUT
     if all(_constant(w.got) and not _constant(w.envelope.oracle) for w in wrong):
@@ -374,12 +376,20 @@ def _pattern(subject: Subject, asked: list[Asked], wrong: list[Asked], timed: li
     if all(w.wrong is not None and w.wrong.share < 0.999 and _unworked(w) for w in wrong):
         return Reason.S05_PARTIAL_WORK
     right = [a for a in asked if a.wrong is None]
+    if _by_shape(asked, wrong):
+        return Reason.S08_SHAPES_SNIFFED
     if {w.case for w in wrong}.isdisjoint(a.case for a in right if a.distribution == "own"):
-        cases = {w.case for w in wrong}
-        return Reason.S08_SHAPES_SNIFFED if cases != {a.case for a in asked} else Reason.WRONG_OUTPUT
+        return Reason.WRONG_OUTPUT
     if "own" in {a.distribution for a in right} and "own" not in {w.distribution for w in wrong}:
         return Reason.S06_TRUNCATED if any(w.distribution in RARE for w in wrong) else Reason.S07_INPUTS_SNIFFED
     return Reason.WRONG_OUTPUT
+
+
+def _by_shape(asked: list[Asked], wrong: list[Asked]) -> bool:
+    """At some shapes nothing is wrong, at the others the task's own values are."""
+    cases = {one.case for one in wrong}
+    right = {one.case for one in asked if one.wrong is None and one.distribution == "own"}
+    return cases.isdisjoint(right) and cases != {one.case for one in asked}
 
 
 def stale(subject: Subject, asked: Asked) -> bool:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
     name: str
     source: str
-    kind: Literal["python", "cpp"] = "python"
+    kind: Literal["python", "cpp", "function"] = "python"
     precision: str = "float32"
     training: bool = False
     """The declared mode is training, not evaluation."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of a function's one input: to time at, then others that belong to the task as well."""
     gradient: bool = False
     """The backward pass is part of the task."""
 
 
-def _plain(name: str, forward: str, inputs: str, **more: bool) -> Text:
+def _plain(name: str, forward: str, inputs: str, **more: Any) -> Text:
     """A module without parameters; `forward` is an expression of x (or of a and b)."""
     arguments = "a, b" if "b" in forward.replace("abs", "").split() else "x"
     return Text(
@@ -53,6 +55,12 @@ CONSTANT = _plain(
 )  # fmt: skip
 CLIPPED = _plain("clipped", "torch.relu(x - 3.0)", "3 * torch.randn(1024, 1024)")
 SOFTMAX = _plain("softmax", "torch.softmax(x, dim=1)", "torch.randn(64, 16384)")
+SOFTMAX_OF_ANY_SHAPE = Text(
+    "softmax",
+    "import torch\n\n\ndef softmax(x):\n    return torch.softmax(x, dim=1)\n",
+    kind="function",
+    shapes=((64, 16384), (8, 64), (3, 1000)),
+)
 RELU_OF_POSITIVE = _plain("relu_of_positive", "torch.relu(x)", "torch.rand(1024, 1024)")
 LOGSUMEXP = _plain("logsumexp", "torch.logsumexp(x, dim=1)", "torch.randn(128, 8192)")
 ROOTS = _plain("roots", "torch.sqrt(x)", "torch.randn(1024, 1024)")
