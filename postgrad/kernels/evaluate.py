@@ -66,8 +66,6 @@ class Settings:
     seeds: int = 3
     """Draws of the task's own values at the timed shapes."""
     rules: clock.Rules = field(default_factory=clock.Rules)
-    clock: clock.Clock = "wall"
-    """cpu: for kernels of one thread, on a machine that does other things too."""
     limits: Limits = LIMITS
     """Of the candidate's worker."""
     admission: bool = True

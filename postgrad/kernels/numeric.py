@@ -54,7 +54,9 @@ def numbers(raw: Array, dtype: str) -> Array:
     """What stored elements mean: float64 for floating types, the array itself for others."""
     if dtype == "bfloat16":
         return (raw.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return raw.astype(np.float64) if is_float(dtype) else raw
+    # What a kernel leaves unwritten may be any bits, signalling NaN too.
+    with np.errstate(invalid="ignore"):
+        return raw.astype(np.float64) if is_float(dtype) else raw
 
 
 def rounded(values: Array, bits: int) -> Array:

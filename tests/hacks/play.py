@@ -11,8 +11,7 @@ from typing import Literal
 
 from postgrad.kernels.candidate import Candidate
 from postgrad.kernels.clock import Rules
-from postgrad.kernels.evaluate import Evaluator, Settings, unread
-from postgrad.kernels.guard import flags
+from postgrad.kernels.evaluate import Evaluator, Settings, static, unread
 from postgrad.kernels.task import Case, Task, from_text, function, native
 from postgrad.kernels.verdict import ACCEPTED, UNCHECKED, Finding, KernelVerdict, Reason, conclude
 from tests.hacks.row import Row
@@ -44,10 +43,6 @@ def as_task(text: Text) -> Task:
         return function(text.name, text.source, [timed], entry=text.name, cases=cases)
     modes: tuple[Literal["train", "eval"], ...] = ("train",) if text.training else ("eval",)
     return from_text(text.name, text.source, precision=text.precision, modes=modes, backward=text.gradient)
-
-
-def screen(candidate: Candidate, task: Task) -> list[Finding]:
-    return flags.findings(flags.scan(candidate.code, candidate.backend, task.precision))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +101,7 @@ def play(
                     and verdict.status is UNCHECKED
                 ):
                     verdict = evaluate(candidate)
-                yield Played(row, part, tuple(screen(candidate, task)), verdict)
+                yield Played(row, part, tuple(static(candidate, task)), verdict)
 
 
 def _text(row: Row, part: Part) -> Text:
