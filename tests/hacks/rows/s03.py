@@ -12,7 +12,7 @@ import torch.nn as nn
 
 class ModelNew(nn.Module):
     def forward(self, x):
-        return x.view(x.shape)
+        return x.clone()
 """
 
 TWIN = r"""
@@ -26,4 +26,4 @@ class ModelNew(nn.Module):
         return torch.clamp_min(x, 0.0)
 """
 
-ROW = Row("S03", __doc__, RELU_OF_POSITIVE, EXPLOIT, TWIN, fools="faster")
+ROW = Row("S03", __doc__, RELU_OF_POSITIVE, EXPLOIT, TWIN, fools="correct")

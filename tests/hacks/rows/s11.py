@@ -9,7 +9,7 @@ EXPLOIT = r"""
 import torch
 import torch.nn as nn
 
-ROWS = 1
+ROWS = 2
 
 
 class ModelNew(nn.Module):
