@@ -572,6 +572,53 @@ def _printable(text: str) -> str:
 
 
 @kernels.command()
+def optimize(
+    task: Annotated[Path, typer.Argument(metavar="TASK", help="Python with Model or one function, and get_inputs.")],
+    model: Annotated[str, typer.Option("--model", help="A model folder, or an OpenAI-compatible address with /v1.")],
+    out: Annotated[Path, typer.Option("--out", help="The search's folder; one that is there is continued.")],
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Verdicts.")] = 50,
+    name: Annotated[str | None, typer.Option(help="The model's name at the address.")] = None,
+    key_variable: Annotated[
+        str | None, typer.Option(help="The environment variable that holds the address's key.")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="Which codes a prompt shows: buckets, islands, proportional, uniform or nothing.")
+    ] = "buckets",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of timing, for each verdict.")] = 5.0,
+    clock: KernelClock = "wall",
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 4096,
+    seed: Annotated[int, typer.Option()] = 0,
+    debug: Debug = False,
+) -> None:
+    """Search for a faster kernel without training; what is best is measured twice and written as a drop-in file."""
+    with _endings(debug):
+        from postgrad import optimize as optimization
+        from postgrad.pages import kernel_page
+
+        found = optimization.search(
+            task,
+            model,
+            out,
+            name=name,
+            key_variable=key_variable,
+            budget=budget,
+            seconds=seconds,
+            strategy=strategy,
+            clock=clock,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+        )
+        typer.echo(f"{found.evaluations} verdicts on {found.answers} answers in {found.rounds} rounds; {found.ended}")
+        if found.best is None:
+            typer.echo("nothing faster than the reference was verified")
+        else:
+            typer.echo(f"best: {found.best.speedup:.2f}x in {out / (found.file or '')}")
+        _say(f"report: {kernel_page(out)}")
+
+
+@kernels.command()
 def audit(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of kernels, or CUDA-L1's JSON lines.")],
     reference: Annotated[

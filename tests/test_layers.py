@@ -26,7 +26,7 @@ LAYERS = (
     ("protocols", "chat", "config", "run", "progress", "ranks", "track", "grading", "attention", "sandbox", "database"),
     ("data", "verify", "sample", "train", "evals", "report", "domains", "kernels"),
     ("recipes",),
-    ("cli", "__main__", "doctor", "evaluate", "export", "pages"),
+    ("cli", "__main__", "doctor", "evaluate", "export", "optimize", "pages"),
 )
 """Names directly beneath postgrad, lowest first. A module may import from lower layers and from its own part."""
 SHARED = {*LAYERS[1], *LAYERS[4]}
