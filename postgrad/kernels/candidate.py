@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 Backend = Literal["torch", "cpp", "triton", "cuda"]
-"""cpp: C++ with the signature of `build`. The others: Python that defines ModelNew (or the task's function), run by torch;
-triton and cuda say what the text must hold, and are unproved: no GPU has run them here."""
+"""cpp: C++ with the signature of `build`. The others: Python that defines ModelNew (or the task's function); triton and cuda are
+read and scanned, but not run yet (`evaluate.RUN`)."""
 SUFFIXES: dict[str, Backend] = {".py": "torch", ".cpp": "cpp", ".cc": "cpp", ".cxx": "cpp"}
 MOST_BYTES = 1 << 20
 

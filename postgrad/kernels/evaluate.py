@@ -45,6 +45,8 @@ from postgrad.kernels.verdict import (
 )
 from postgrad.sandbox import Limits, WorkerEnded
 
+RUN = ("torch", "cpp")
+"""Backends that can be run. Triton and CUDA share all but where tensors lie; no GPU has proved them."""
 Scan = Callable[[Candidate, Task], Iterable[Finding]]
 """Findings from the text alone, before anything is run."""
 
@@ -135,7 +137,12 @@ class Evaluator:
         return self._reference
 
     def __call__(self, candidate: Candidate, *, best: float | None = None) -> KernelVerdict:
-        """`best`: the task's best speed-up so far; twice that is measured again. Never raises for what a candidate does."""
+        """`best`: the task's best speed-up so far; twice that is measured again. Never raises for what a candidate does;
+        ValueError for a backend that is not run, or a task that does not fit."""
+        if candidate.backend not in RUN:
+            raise ValueError(
+                f"backend {candidate.backend!r} is not evaluated yet: inputs lie in the host's memory; wanted: {', '.join(RUN)}"
+            )
         timing: Timing | None = None
         findings: list[Finding] = []
         try:

@@ -29,7 +29,8 @@ from postgrad.kernels.numeric import STORAGE, Array, numbers, stored
 from postgrad.sandbox import Ended, Limits, Worker, WorkerEnded, WorkerTimeout, channel
 
 RUNNER = Path(__file__).with_name("runner.py").read_bytes()
-ARENA_BYTES = 1 << 30
+ARENA_BYTES = 8 << 30
+"""Addresses, not memory: only what is written to takes any."""
 REGIONS = 4
 GUARD = 256
 ALIGNED = 64
@@ -97,11 +98,11 @@ class Side:
     """A started worker. Use as a context manager. Questions raise Misbehaved for what the implementation did, which ends
     the worker or not, and WorkerEnded where the sandbox itself failed."""
 
-    def __init__(self, code: Code, limits: Limits, *, rng: np.random.Generator, arena_bytes: int = ARENA_BYTES) -> None:
+    def __init__(self, code: Code, limits: Limits, *, rng: np.random.Generator) -> None:
         self.code, self._rng, self.limits = code, rng, limits
-        self._fd = _memory(arena_bytes)
-        self._arena = mmap.mmap(self._fd, arena_bytes)
-        self._region_bytes = arena_bytes // REGIONS
+        self._fd = _memory(ARENA_BYTES)
+        self._arena = mmap.mmap(self._fd, ARENA_BYTES)
+        self._region_bytes = ARENA_BYTES // REGIONS
         self._sets: dict[int, _Set] = {}
         self._serial = self._placed = 0
         self.state: list[Spec] = []
@@ -356,7 +357,7 @@ class _Space:
         self.next = offset + length + GUARD
         if self.next > self.end:
             raise ValueError(
-                f"inputs and outputs need more than {self.length:,} bytes, a quarter of the arena: raise arena_bytes"
+                f"inputs and outputs need more than {self.length:,} bytes, a quarter of the arena: give the task smaller shapes, or a larger ARENA_BYTES"
             )
         return {"dtype": one.dtype, "shape": list(one.shape), "stride": stride, "offset": offset, "bytes": length}
 
