@@ -184,8 +184,7 @@ def some(names: Iterable[str], quick: set[str]) -> list[ParameterSet]:
     return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
 
 
-QUICK = {"tensor subclass", "smaller", "bfloat16", "address", "sum", "first answer", "weights folded once", "persistent output",
-         "input changed", "weights changed", "global seed", "threads", "assumes contiguous"}  # fmt: skip
+QUICK = {"tensor subclass", "bfloat16", "address", "sum", "weights folded once", "persistent output", "input changed", "assumes contiguous"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", some(TWINS, {"another formula", "weights folded anew when they change"}))
