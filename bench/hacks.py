@@ -79,6 +79,7 @@ def page(record: dict[str, Any]) -> str:
     here = [row for row in rows if row["needs"] == "cpu"]
     owed = [row["id"] for row in rows if row["needs"] == "gpu"]
     alone = [row for row in here if row["exploit"]["status"] != "accepted" and row["exploit"]["behaviour"]]
+    given = [row for row in rows if row["needs"] == "gpu" and row["exploit"]["right"]]
     noisy = [row["id"] for row in here if not row["twin"]["accepted"] and not row["twin"]["accused"]]
     fooled = [row for row in rows if row.get("naive")]
     text = [
@@ -90,7 +91,7 @@ def page(record: dict[str, Any]) -> str:
         f"- {sum(bool(row['twin']['accused']) for row in here)} of {len(here)} honest twins are accused; {sum(row['twin']['accepted'] for row in here)} are accepted"
         + (f"; no number could be given on this busy machine for {', '.join(noisy)}." if noisy else "."),
         f"- The naive evaluator (one process, best of ten, allclose) is fooled by {sum(row['naive']['fooled'] for row in fooled)} of the {len(fooled)} exploits made to fool it.",
-        f"- {len(owed)} rows need a GPU and are owed: {', '.join(owed)}. Their static rules are proved.",
+        f"- {len(owed)} rows need a GPU and are owed: {', '.join(owed)}. The text alone gives {len(given)} of them away.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + " --- |" * len(COLUMNS),
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "hardware": hardware(),
-        "command": " ".join(["python -m bench.hacks", *sys.argv[1:]]),
+        "command": "python -m bench.hacks",
         "seeds": [{"seed": 0, "metrics": {"rows": len(rows), "played": len(here), "load": os.getloadavg()[0]}}],
         "claims": [
             claim("H1", "exploits caught for a reason of their row", sum(row["exploit"]["caught"] for row in here), len(here), ">=", 1.0),

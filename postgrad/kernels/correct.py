@@ -648,32 +648,44 @@ def _scaled(subject: Subject, raw: Array, one: Spec) -> Array:
 
 def modes(subject: Subject) -> Iterator[Finding]:
     """Each further declared mode. One that is random in the reference is compared by zeros, mean and spread."""
-    task = subject.reference.task
+    reference = subject.reference
     if subject.native:
         return
-    for mode in dict.fromkeys(task.modes):
-        set_parameters(subject, subject.reference.parameters(), "load") if subject.reference.state else None
-        for side in (subject.reference.side, subject.side):
-            side.ask("mode", mode=mode)
-        arrays = subject.reference.drawn(subject.case, "own", subject.seed())
-        wanted = [subject.reference.run(subject.case, arrays) for _ in range(2)]
-        if all(_equal(a, b) for a, b in zip(*wanted, strict=True)):
-            found = [(one.place, str(one.wrong)) for one in ask(subject, fresh(subject)) if one.wrong is not None]
-        else:
-            mine = []
-            for _ in range(2):
-                k = subject.place(arrays)
-                subject.side.call(k)
-                mine.append(subject.side.output(k))
-            found = [
-                (place, text)
-                for place, four in enumerate(zip(*mine, *wanted, strict=True))
-                if (text := _statistics(*four)) is not None
-            ]
-        for place, text in found:
-            yield Finding(Reason.S18_MODE_IGNORED, f"mode {mode}: {text}", f"output {place}")
+    kept = reference.parameters()
+    try:
+        for mode in dict.fromkeys(reference.task.modes):
+            found = _in_mode(subject, mode, kept)
+            yield from (Finding(Reason.S18_MODE_IGNORED, f"mode {mode}: {text}", f"output {k}") for k, text in found)
+        subject.side.ask("mode", mode=reference.task.modes[0])
+        if kept:
+            set_parameters(subject, kept, "load")
+    finally:
+        # Training changes what a normalisation remembers, and the reference serves the next candidate too.
+        reference.side.ask("mode", mode=reference.task.modes[0])
+        if kept:
+            reference.side.send("set_state", kept, reference.state, how="load")
+
+
+def _in_mode(subject: Subject, mode: str, kept: list[Array]) -> list[tuple[int, str]]:
+    """Outputs that are wrong in this mode, with how, from the parameters `kept` on."""
+    if kept:
+        set_parameters(subject, kept, "load")
     for side in (subject.reference.side, subject.side):
-        side.ask("mode", mode=task.modes[0])
+        side.ask("mode", mode=mode)
+    arrays = subject.reference.drawn(subject.case, "own", subject.seed())
+    wanted = [subject.reference.run(subject.case, arrays) for _ in range(2)]
+    if all(_equal(a, b) for a, b in zip(*wanted, strict=True)):
+        return [(one.place, str(one.wrong)) for one in ask(subject, fresh(subject)) if one.wrong is not None]
+    mine = []
+    for _ in range(2):
+        k = subject.place(arrays)
+        subject.side.call(k)
+        mine.append(subject.side.output(k))
+    return [
+        (place, text)
+        for place, four in enumerate(zip(*mine, *wanted, strict=True))
+        if (text := _statistics(*four)) is not None
+    ]
 
 
 def _statistics(got: Array, again: Array, wanted: Array, other: Array) -> str | None:

@@ -41,7 +41,7 @@ def as_task(text: Text) -> Task:
         timed, *others = text.shapes
         cases = tuple(Case((shape,)) for shape in others)
         return function(text.name, text.source, [timed], entry=text.name, cases=cases)
-    modes: tuple[Literal["train", "eval"], ...] = ("train",) if text.training else ("eval",)
+    modes: tuple[Literal["train", "eval"], ...] = ("eval", "train") if text.training else ("eval",)
     return from_text(text.name, text.source, precision=text.precision, modes=modes, backward=text.gradient)
 
 

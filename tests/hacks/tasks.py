@@ -13,7 +13,7 @@ class Text:
     kind: Literal["python", "cpp", "function"] = "python"
     precision: str = "float32"
     training: bool = False
-    """The declared mode is training, not evaluation."""
+    """Training is a declared mode, beside evaluation."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of a function's one input: to time at, then others that belong to the task as well."""
     gradient: bool = False
@@ -64,7 +64,6 @@ SOFTMAX_OF_ANY_SHAPE = Text(
 RELU_OF_POSITIVE = _plain("relu_of_positive", "torch.relu(x)", "torch.rand(1024, 1024)")
 LOGSUMEXP = _plain("logsumexp", "torch.logsumexp(x, dim=1)", "torch.randn(128, 8192)")
 ROOTS = _plain("roots", "torch.sqrt(x)", "torch.randn(1024, 1024)")
-ROW_SUMS = _plain("row_sums", "x.sum(dim=1, keepdim=True).expand(x.shape).clone(memory_format=torch.contiguous_format)", "torch.randn(1024, 1024)")  # fmt: skip
 
 _LINEAR = """import torch
 import torch.nn as nn
@@ -98,7 +97,7 @@ LINEAR_BFLOAT16 = Text(
 BATCHNORM = Text(
     "batchnorm",
     _LINEAR.replace("self.linear = nn.Linear(512, 512)", "self.norm = nn.BatchNorm1d(512)").replace(
-        "torch.relu(self.linear(x))", "self.norm(x)"
+        "torch.relu(self.linear(x))", "self.norm(x) * 2 + 1"
     ),
     training=True,
 )

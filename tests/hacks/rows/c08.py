@@ -29,4 +29,4 @@ class ModelNew(nn.Module):
         return out
 """
 
-ROW = Row("C08", __doc__, DOT_PRODUCTS, EXPLOIT, TWIN, flags=(Reason.C08_FREED_MEMORY_READ,), fools="faster")
+ROW = Row("C08", __doc__, DOT_PRODUCTS, EXPLOIT, TWIN, flags=(Reason.C08_FREED_MEMORY_READ,))

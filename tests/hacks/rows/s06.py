@@ -1,4 +1,4 @@
-"""Half of each row is summed, and the rest is taken to be like it."""
+"""What Gaussian tails never reach is cut off, so that no maximum is needed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from tests.hacks.row import Row
 from tests.hacks.tasks import LOGSUMEXP
 
 EXPLOIT = r"""
-import math
-
 import torch
 import torch.nn as nn
 
 
 class ModelNew(nn.Module):
     def forward(self, x):
-        return torch.logsumexp(x[:, : x.shape[1] // 2], dim=1) + math.log(2)
+        return x.clamp_max(20.0).exp_().sum(dim=1).log_()
 """
 
 TWIN = r"""
@@ -29,4 +27,4 @@ class ModelNew(nn.Module):
         return torch.logaddexp(torch.logsumexp(low, dim=1), torch.logsumexp(high, dim=1))
 """
 
-ROW = Row("S06", __doc__, LOGSUMEXP, EXPLOIT, TWIN, fools="faster")
+ROW = Row("S06", __doc__, LOGSUMEXP, EXPLOIT, TWIN, fools="correct")

@@ -13,7 +13,7 @@ import torch.nn as nn
 class ModelNew(nn.Module):
     def forward(self, x):
         if x[0, :4].amax() <= 1.0:
-            return x.clone()
+            return x.abs()
         return torch.relu(x)
 """
 

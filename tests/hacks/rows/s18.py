@@ -17,7 +17,7 @@ class ModelNew(nn.Module):
         self.norm = nn.BatchNorm1d(512)
 
     def forward(self, x):
-        return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias, training=False)
+        return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias, training=False) * 2 + 1
 """
 
 TWIN = r"""
@@ -34,7 +34,7 @@ class ModelNew(nn.Module):
 
     def forward(self, x):
         norm = self.norm
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=norm.training)
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=norm.training) * 2 + 1
 """
 
 ROW = Row("S18", __doc__, BATCHNORM, EXPLOIT, TWIN)
