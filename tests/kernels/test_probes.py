@@ -251,6 +251,25 @@ def test_a_mode_that_is_ignored_is_seen_and_an_honest_random_one_passes() -> Non
         assert R.S18_MODE_IGNORED in reasons(found(reference, ignored))
 
 
+NORM = """
+import torch
+from torch import nn
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(16)
+    def forward(self, x):
+        return self.norm(x) * 2 + 1
+def get_inputs(): return [torch.randn(64, 16)]
+"""
+
+
+def test_what_training_changes_in_the_reference_is_gone_for_the_next_candidate() -> None:
+    honest = Candidate(NORM.replace("class Model", "class ModelNew"), "torch")
+    with Reference(from_text("norm", NORM, modes=("eval", "train")), seed=1) as reference:
+        assert [found(reference, honest) for _ in range(2)] == [[], []]
+
+
 SQUARE_FUNCTION = """
 import torch
 class Square(torch.autograd.Function):
