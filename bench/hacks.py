@@ -37,7 +37,9 @@ def told(played: Played) -> dict[str, Any]:
         "status": None if verdict is None else verdict.status,
         "behaviour": seen,
         "speedup": None if verdict is None else verdict.speedup,
-        "evidence": [f"{one.reason}: {one.evidence[:300]}" for one in played.findings[:6]],
+        "evidence": [
+            f"{one.reason}: {one.evidence[:300]}".replace(sys.prefix, "PREFIX") for one in played.findings[:6]
+        ],
     }
     if played.part == "exploit":
         right = {one.reason for one in played.findings} & played.row.reasons

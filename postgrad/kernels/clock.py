@@ -99,12 +99,13 @@ def measure(
     rng: random.Random,
     *,
     rules: Rules = Rules(),
-    prepare: Callable[[int], None] = lambda _: None,
+    prepare: Callable[[int], str | None] = lambda _: None,
     flush: Callable[[], None] | None = None,
     clock: Clock = "wall",
     now: Callable[[], float] = time.monotonic,
 ) -> Timing:
     """Both must have been started. `prepare(k)` places the k-th values for both; k counts warm-up rounds too.
+    It returns what kind of values they are, where it knows: exponentials of outliers take other times than those of small numbers, honestly.
 
     `flush`, called before each call, makes it a cold measurement (cache.Flush). `now` is the clock of the budget alone. A round is never
     cut, so the budget is overrun by up to one.
@@ -122,7 +123,7 @@ def measure(
         if now() - began >= budget_s:
             stopped = "budget"
             break
-        prepare(k)
+        kind = prepare(k)
         first = rng.random() < 0.5
         for side in sides if first else sides[::-1]:
             side.call(k)
@@ -134,7 +135,7 @@ def measure(
             warm_up.append((sides[0].last, sides[1].last))
             continue
         for side in sides:
-            side.count()
+            side.count(kind)
         reference_first.append(first)
         if len(reference_first) == look:
             look *= 2
@@ -217,6 +218,7 @@ class _Clocked:
         self.wall: list[float] = []
         self.cpu: list[float] = []
         self.between: list[float] = []
+        self.kinds: list[str | None] = []
         self.last = 0.0
         self._last_cpu = (0.0, 0.0)
         self._after: float | None = None
@@ -230,8 +232,9 @@ class _Clocked:
         self._last_cpu = (after - before, 0.0 if self._after is None else before - self._after)
         self._after = after
 
-    def count(self) -> None:
+    def count(self, kind: str | None) -> None:
         """The last call belongs to the measurement."""
+        self.kinds.append(kind)
         self.wall.append(self.last)
         self.cpu.append(self._last_cpu[0])
         self.between.append(self._last_cpu[1])
@@ -320,12 +323,16 @@ def _late(sides: _Sides, overhead: float, rules: Rules) -> list[Finding]:
 
 
 def _unevenness(side: _Clocked, overhead: float, rules: Rules) -> float:
-    """A call's mean CPU time over its geometric mean, as the ratio has it; 1 where all are alike. CPU time counts no interruptions;
-    below its resolution the wall time is the better bound."""
+    """A call's mean CPU time over its geometric mean among calls with values of one kind; 1 where all are alike. Which call does the
+    work of others cannot depend on the kind, which is drawn anew each round. CPU time counts no interruptions; below its resolution the
+    wall time is the better bound."""
     # Where a child ended inside a call, its time is rounded to ticks from then on, and the difference may be below 0.
     least = max(overhead + rules.tick_s, 1e-9)
-    logs = [math.log(min(rules.cores * w, max(c, 0.0) + least)) for w, c in zip(side.wall, side.cpu, strict=True)]
-    return math.fsum(side.cpu) / len(logs) / math.exp(math.fsum(logs) / len(logs))
+    logs: dict[str | None, list[float]] = {}
+    for kind, w, c in zip(side.kinds, side.wall, side.cpu, strict=True):
+        logs.setdefault(kind, []).append(math.log(min(rules.cores * w, max(c, 0.0) + least)))
+    typical = math.fsum(len(some) * math.exp(math.fsum(some) / len(some)) for some in logs.values())
+    return math.fsum(side.cpu) / typical
 
 
 def _clocks_of(side: _Clocked, overhead: float, means: KernelStatus, rules: Rules, usual: float = 1.0) -> list[Finding]:

@@ -53,22 +53,23 @@ class Trial:
         self.reference = _Clocked(self, subject.reference.side)
         self.candidate = _Clocked(self, subject.side)
 
-    def _draws(self) -> Iterator[list[Array]]:
+    def _draws(self) -> Iterator[tuple[str, list[Array]]]:
         subject = self.subject
         for place, (name, index) in enumerate(POOL):
             question = subject.reference.question(subject.case, name, index)
             if place and question.degenerate:
                 continue  # what gives no finite answer is not what anybody times
-            yield question.arrays
+            yield name, question.arrays
 
-    def prepare(self, k: int) -> None:
-        """New values for the k-th round, the same for both sides."""
-        drawn = self._pool[int(self.subject.rng.integers(len(self._pool)))]
+    def prepare(self, k: int) -> str:
+        """New values for the k-th round, the same for both sides; the name of their distribution."""
+        name, drawn = self._pool[int(self.subject.rng.integers(len(self._pool)))]
         specs = self.subject.specs
         self.arrays = [
             array if place in specs.fixed else self._varied(array, one)
             for place, (array, one) in enumerate(zip(drawn, specs.inputs, strict=True))
         ]
+        return name
 
     def _varied(self, array: Array, one: Spec) -> Array:
         if not is_float(one.dtype) or not array.size:

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import repeat
+from itertools import count, repeat
 from typing import Literal
 
 import pytest
@@ -228,6 +228,25 @@ def test_what_a_crowded_machine_does_to_both_sides_is_no_batch_and_skip() -> Non
     assert alone.speedup is None
 
 
+def test_calls_that_cost_by_the_kind_of_their_values_are_even_and_a_skip_within_a_kind_is_not() -> None:
+    """Every third round has values that cost ten times as much: as a softmax whose exponentials are subnormal."""
+
+    def kind(k: int) -> str:
+        return "outliers" if k % 3 == 0 else "own"
+
+    def one(reference: Script, candidate: Script) -> Timing:
+        machine = Machine()
+        sides = (ScriptedSide(machine, reference), ScriptedSide(machine, candidate))
+        return measure(*sides, 10, random.Random(0), prepare=kind, now=machine.now)
+
+    def costly() -> Script:
+        return (Call(5e-2 if kind(k) == "outliers" else 5e-3) for k in count())
+
+    assert one(costly(), costly()).speedup == 1.0
+    assert Reason.T09_BATCH_AND_SKIP not in reasons(one(constant(5e-3), costly()))
+    assert Reason.T09_BATCH_AND_SKIP in reasons(one(costly(), batch_and_skip(5e-3, 4, skipped=1e-5)))
+
+
 def test_late_work_is_seen() -> None:
     timing = timed(constant(5e-3), late(5e-3, shown=1e-3), machine=busy(0))
     assert reasons(timing) == [Reason.T02_LATE_WORK]
@@ -298,7 +317,11 @@ def test_being_given_inputs_is_no_late_work() -> None:
     def one(candidate: Script) -> Timing:
         machine = Machine()
         sides = ScriptedSide(machine, constant(4e-3)), ScriptedSide(machine, candidate)
-        prepare = lambda _: [side.bind(5e-4) for side in sides]  # noqa: E731
+
+        def prepare(_: int) -> None:
+            for side in sides:
+                side.bind(5e-4)
+
         return measure(*sides, 10, random.Random(0), prepare=prepare, now=machine.now)
 
     assert one(constant(1e-3)).speedup == 4.0
