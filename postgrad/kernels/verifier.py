@@ -12,11 +12,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from postgrad.kernels.build import build
+from postgrad.kernels.build import build_all
 from postgrad.kernels.candidate import Backend, Candidate
 from postgrad.kernels.evaluate import Evaluator, Settings
 from postgrad.kernels.task import Task
@@ -68,8 +67,8 @@ class KernelVerifier:
                 candidate = self._candidate(trace)
                 if candidate and candidate.backend == "cpp" and (problem.id, candidate.sha256) not in self.verdicts:
                     wanted[candidate.sha256] = candidate
-        with ThreadPoolExecutor(self.builders) as pool:
-            list(pool.map(lambda one: build(one, self.settings.cache), wanted.values()))
+        for _ in build_all(wanted.values(), workers=self.builders, cache=self.settings.cache):
+            pass  # a build that is refused is told of when its candidate is judged
 
     def __call__(self, problem: Problem, trace: Trace) -> Verdict:
         if problem.id not in self.tasks:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from bench.kernels_aa import Program
 from postgrad.kernels.clock import Rules, measure
 from postgrad.kernels.verdict import Reason, Timing
 from postgrad.records import from_json, to_json
@@ -54,25 +55,6 @@ for number, message in enumerate(channel.messages()):
             work(message, 16)
         channel.answer(b"done")
 """
-
-
-class Program:
-    """Implements clock.Timed."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.cpu_seconds = worker.cpu_seconds
-
-    def call(self, k: int) -> float:
-        return self._ask(b"%d" % k)
-
-    def empty(self) -> float:
-        return self._ask(b"empty")
-
-    def _ask(self, message: bytes) -> float:
-        began = time.perf_counter()
-        self.worker.ask(message, 60)
-        return time.perf_counter() - began
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from postgrad.kernels.side import Side
 from postgrad.kernels.task import Case, from_text, native, of_loop
 from postgrad.kernels.verdict import ACCEPTED, REJECTED, UNCHECKED, Reason
 from postgrad.sandbox import Ended, Outcome, WorkerEnded
-from tests.kernels.bench import MODEL, SQUARES, cpp, module, needs_sandbox, squares
+from tests.kernels.small_tasks import MODEL, SQUARES, cpp, module, needs_sandbox, squares
 
 TWO_SUMS = """float t = 0; long c = 0;
     for (; c + 1 < n[1]; c += 2) { float a = x[r * n[1] + c], b = x[r * n[1] + c + 1]; s += a * a; t += b * b; }

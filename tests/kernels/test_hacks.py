@@ -7,7 +7,7 @@ import pytest
 from tests.hacks import catalogue, control
 from tests.hacks.play import Played, play
 from tests.hacks.rows import c10, t03
-from tests.kernels.bench import needs_sandbox
+from tests.kernels.small_tasks import needs_sandbox
 
 ROWS = {row.id: row for row in catalogue()}
 SOME = ("T02", "T03", "T05", "S02", "S05", "S08", "C11", "S04", "S20", "T09", "C10", "S12", "S15", "F10", "F04", "C13")

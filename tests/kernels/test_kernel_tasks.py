@@ -9,7 +9,7 @@ import pytest
 
 from postgrad.kernels import candidate, released, task
 from postgrad.kernels.candidate import Candidate
-from tests.kernels.bench import MODEL, squares
+from tests.kernels.small_tasks import MODEL, squares
 
 
 def written(folder: Path, name: str, text: str) -> Path:

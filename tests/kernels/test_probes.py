@@ -17,7 +17,7 @@ from postgrad.kernels.reference import LIMITS, Reference, ReferenceFailed
 from postgrad.kernels.side import Code, Side
 from postgrad.kernels.task import Case, Task, from_text, function, native
 from postgrad.kernels.verdict import Finding, Reason
-from tests.kernels.bench import MODEL, SQUARES, cpp, module, needs_sandbox, softmax, squares
+from tests.kernels.small_tasks import MODEL, SQUARES, cpp, module, needs_sandbox, softmax, squares
 
 pytestmark = needs_sandbox
 
