@@ -21,7 +21,7 @@ from postgrad.kernels.correct import Subject, check
 from postgrad.kernels.reference import LIMITS, Reference
 from postgrad.kernels.side import Code, Side
 from postgrad.kernels.task import Task
-from tests.kernels.bench import cpp, module, softmax, squares
+from tests.kernels.small_tasks import cpp, module, softmax, squares
 
 
 def measured(task: Task, candidate: Candidate, cache: Path, rounds: int) -> str:
