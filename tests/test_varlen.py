@@ -192,8 +192,10 @@ def test_the_kernel_is_the_dense_softmax(families: Any, heads: tuple[int, int], 
     expected = dense(*wide, lengths, parents)
     found = (out, *torch.autograd.grad((out * weights).sum(), inputs))
     exact = (expected, *torch.autograd.grad((expected * weights).sum(), wide))
+    # Gradients of queries and keys are differences: with one key they are 0, and what is left is the rounding of their terms.
+    terms = exact[-1].norm()
     for ours, theirs in zip(found, exact, strict=True):
-        assert (ours - theirs).norm() < 0.02 * theirs.norm() + 1e-6
+        assert (ours - theirs).norm() < 0.02 * theirs.norm() + 0.005 * terms
 
 
 @needs_gpu

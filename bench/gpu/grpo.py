@@ -1,6 +1,7 @@
 """One whole GRPO step (sample, reward, credit, update): seconds, and the rollout's share, beside TRL with transformers' `generate`.
 
 TRL's weights are bfloat16, its choice for such a checkpoint and its fastest: float32 ones would be cast at every token.
+It runs without Liger's layers: they make each generated token several times slower (LOG.md), and its own chunked head is as fast.
 The learning rate is 0, so that every step samples from the weights that the twin compared.
 """
 
@@ -60,7 +61,6 @@ def row(place: Place, shape: str) -> Row:
                 beta=0.0,
                 bf16=place.dtype == torch.bfloat16,
                 use_cpu=not place.on_gpu,
-                use_liger_kernel=place.on_gpu,
                 gradient_checkpointing=False,
                 **PLAIN,
             ),
@@ -98,11 +98,7 @@ def row(place: Place, shape: str) -> Row:
         "s",
         higher=False,
         ours=[whole for _, whole in times],
-        peers={
-            f"TRL, transformers.generate, weights of the same number type{' + Liger' if place.on_gpu else ''}": [
-                whole for _, whole in peer_times
-            ]
-        },
+        peers={"TRL, transformers.generate, weights of the same number type": [whole for _, whole in peer_times]},
         twin=twin,
         more={
             "rollout_share": {

@@ -1,7 +1,7 @@
 """Many requests of different lengths at once: new tokens a second, beside vLLM.
 
-vLLM runs first, in a process of its own (vllm_peer.py) that reads the same weights and leaves the card when it ends. Both are given
-token ids and the same number of tokens to make for each request, and neither stops earlier.
+vLLM runs first, in a process of its own (vllm_peer.py) that reads the same weights and leaves the card when it ends; it starts once
+for all workloads of a shape. Both are given token ids and the same number of tokens to make for each request, and neither stops earlier.
 """
 
 from __future__ import annotations
@@ -45,16 +45,19 @@ def groups(place: Place) -> list[Asked]:
     return [Asked(prompt, new) for prompt, row in zip(prompts, sizes, strict=True) for new in row]
 
 
-def row(place: Place, shape: str, workload: Callable[[Place], list[Asked]], name: str) -> Row:
-    asked = workload(place)
+WORKLOADS: dict[str, Callable[[Place], list[Asked]]] = {"mixed lengths": mixed, "16 to a prompt": groups}
+
+
+def row(place: Place, shape: str, name: str) -> Row:
+    asked = WORKLOADS[name](place)
     made = sum(one.new for one in asked)
     peers: dict[str, Sequence[float] | str] = {}
     theirs: dict[str, Any] | None = None
     # Boundary: a peer that fails is told of as such, with its last words.
     try:
-        theirs = vllm(place, shape, asked)
-        peers[f"vLLM {theirs['version']}"] = [made / seconds for seconds in theirs["seconds"]]
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        version, theirs = vllm(place, shape, name)
+        peers[f"vLLM {version}"] = [made / seconds for seconds in theirs["seconds"]]
+    except RuntimeError as error:
         peers["vLLM"] = f"failed: {error}"
     model = place.ours(shape)
     engine = Engine(tokenizer(place.vocabulary), Sampling(max_tokens=1, slots=len(asked)), seed=0)
@@ -99,32 +102,36 @@ def trainer_apart(
     return agree(place, "log-probability", float(mean), bfloat16=0.03, float32=1e-4)
 
 
-def vllm(place: Place, shape: str, asked: Sequence[Asked]) -> dict[str, Any]:
-    """What vllm_peer.py measured. RuntimeError where it failed or is not installed."""
+def vllm(place: Place, shape: str, name: str) -> tuple[str, dict[str, Any]]:
+    """Its version, and what vllm_peer.py measured of this workload. RuntimeError where it failed or is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise RuntimeError("it is not installed")
-    told, out = place.scratch / "asked.json", place.scratch / "vllm.json"
-    out.unlink(missing_ok=True)
-    told.write_text(
-        json.dumps(
-            {
-                "folder": str(place.folder(shape)),
-                "rounds": place.rounds,
-                "prompts": [one.prompt for one in asked],
-                "new": [one.new for one in asked],
-            }
+    told, out = place.scratch / "asked.json", place.scratch / f"vllm-{shape}.json"
+    if not out.is_file():
+        workloads = {name: make(place) for name, make in WORKLOADS.items()}
+        told.write_text(
+            json.dumps(
+                {
+                    "folder": str(place.folder(shape)),
+                    "rounds": place.rounds,
+                    "workloads": {
+                        name: {"prompts": [one.prompt for one in asked], "new": [one.new for one in asked]}
+                        for name, asked in workloads.items()
+                    },
+                }
+            )
         )
-    )
-    place.clear()
-    ran = subprocess.run(
-        [sys.executable, "-m", "bench.gpu.vllm_peer", str(told), str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    if ran.returncode or not out.is_file():
-        raise RuntimeError(f"vLLM ended with {ran.returncode}:\n{ran.stdout[-6000:]}")
-    measured: dict[str, Any] = json.loads(out.read_text())
-    return measured
+        place.clear()
+        _run([sys.executable, "-m", "bench.gpu.vllm_peer", str(told), str(out)])
+    found = json.loads(out.read_text())
+    return found["version"], found["workloads"][name]
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode(errors="replace")
+        raise RuntimeError(f"vLLM did not end within {PATIENCE_S} s:\n{said[-6000:]}") from None
+    if ran.returncode:
+        raise RuntimeError(f"vLLM ended with {ran.returncode}:\n{ran.stdout.decode(errors='replace')[-6000:]}")

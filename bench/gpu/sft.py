@@ -19,6 +19,7 @@ import torch
 import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+from transformers.models.qwen3 import modeling_qwen3
 
 from bench.gpu import limits
 from bench.gpu.place import Place, tokenizer, tokens
@@ -101,9 +102,19 @@ class Clock(TrainerCallback):
 
 
 @contextmanager
+def unpatched() -> Iterator[None]:
+    """Liger replaces functions and classes of transformers' module, not of one model: ours must not find them there."""
+    before = dict(vars(modeling_qwen3))
+    try:
+        yield
+    finally:
+        vars(modeling_qwen3).update(before)
+
+
+@contextmanager
 def trl_side(place: Place, work: Work, dtype: torch.dtype, texts: list[list[int]]) -> Iterator[Side]:
     held = place.held()
-    with tempfile.TemporaryDirectory() as output:
+    with unpatched(), tempfile.TemporaryDirectory() as output:
         trainer = trl.SFTTrainer(
             model=place.peer(work.shape, dtype),
             args=trl.SFTConfig(
