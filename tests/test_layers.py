@@ -25,11 +25,12 @@ LAYERS = (
     ("records",),
     ("protocols", "chat", "config", "run", "progress", "ranks", "track", "grading", "attention", "sandbox", "database"),
     ("data", "verify", "sample", "train", "evals", "report", "domains", "kernels"),
+    ("wiring",),
     ("recipes",),
     ("cli", "__main__", "doctor", "evaluate", "export", "optimize", "pages"),
 )
 """Names directly beneath postgrad, lowest first. A module may import from lower layers and from its own part."""
-SHARED = {*LAYERS[1], *LAYERS[4]}
+SHARED = {*LAYERS[1], *LAYERS[-1]}
 """May import others of their layer: what the parts stand on, and the command with its helpers."""
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(importing module, imported module) -> the reason."""

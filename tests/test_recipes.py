@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from postgrad import wiring
 from postgrad.recipes import math_two_stage
 from postgrad.records import Problem, Status, read_jsonl
 from postgrad.run import Failed, Preempted, Run, read_lines
@@ -261,7 +262,7 @@ def test_without_stage_one_rl_starts_from_the_base(tmp_path: Path) -> None:
 def test_a_second_time_returns_what_is_known(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     monkeypatch.setattr(fit, "fit", None)
-    monkeypatch.setattr(math_two_stage, "_load", None)
+    monkeypatch.setattr(wiring, "load", None)
     assert math_two_stage.main(tiny.settings(), Run.open(finished)) == summary_of(finished)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
 

@@ -7,19 +7,17 @@ Paper: arXiv 2507.08267 (Fast-Math-R1), code analokmaus/kaggle-aimo2-fast-math-r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from postgrad import wiring
 from postgrad.config import Settings
-from postgrad.progress import shown
-from postgrad.ranks import ALONE, Ranks
+from postgrad.ranks import Ranks
 from postgrad.records import Example, Message, Problem, Status, Trace, read_jsonl, write_jsonl
-from postgrad.run import Failed, Run
+from postgrad.run import Run
 from postgrad.track import Name
 from postgrad.train.settings import GrpoSettings, Model, SftSettings
 
@@ -79,14 +77,7 @@ class Data(Settings):
         return self
 
 
-class Evaluation(Settings):
-    samples: PositiveInt = Field(1, description="traces for each test problem")
-    max_tokens: PositiveInt
-    temperature: float = Field(1.0, ge=0, description="0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
-    min_p: float = Field(0.0, ge=0, lt=1)
-    batch_size: PositiveInt = Field(256, description="sequences decoded at once")
-    bootstrap: PositiveInt = Field(10_000, description="resamples behind each interval")
+class Evaluation(wiring.Measured):
     budgets: tuple[float, ...] = Field(
         (1.0, 0.75, 0.5, 0.37, 0.25), description="token budgets, as shares of the 95th percentile of length after SFT"
     )
@@ -130,10 +121,9 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     """Choose, clean and check the data; write data/{sft,rl,validation,test}.jsonl and return the counts."""
     from postgrad import chat
     from postgrad.data import overlap, select, text
-    from postgrad.train.model import load_tokenizer
     from postgrad.verify import gold, maths
 
-    tokenizer = load_tokenizer(config.model.path) if config.model.path else _scratch_tokenizer()
+    tokenizer = wiring.tokenizer(config.model, _scratch_tokenizer)
     # A tokenizer without a template is told of now, not after the data has been checked.
     chat.prompt_text(tokenizer, (Message("user", "1 + 1"),))
     candidates, rl, validation, test = _arithmetic(config) if config.data.arithmetic else _files(config)
@@ -173,7 +163,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     # What validates must not be trained on, in whatever words, spaces and letter cases it is repeated.
     examples = overlap.apart(examples, overlap.overlap(examples, validation), frozenset({overlap.Kind.EXACT}))
     golds = {
-        name: gold.keep_checkable(_shown(run, f"gold answers, {name}", rows), maths.boxed)
+        name: gold.keep_checkable(wiring.one_by_one(run, f"gold answers, {name}", rows), maths.boxed)
         for name, rows in (("rl", rl), ("validation", validation), ("test", test))
     }
     for name, checked in golds.items():
@@ -207,41 +197,20 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
 
 
 def make_base(config: Config, run: Run) -> str:
-    """What both stages start from: the given model's path, or a new one saved in the run's folder.
-
-    A folder's path is made absolute, so that the run can be resumed from anywhere.
-    """
-    from postgrad.train import checkpoint
-    from postgrad.train import model as models
-
-    if config.model.path:
-        # Loaded once for nothing: a folder or device that cannot be used is told of before the data is checked.
-        _load(config, run, config.model.path)
-        folder = Path(config.model.path)
-        return str(folder.resolve()) if folder.exists() else config.model.path
-    models.resolve_device(config.model.device)
-    assert config.model.scratch is not None, "Model has exactly one origin"
-    tokenizer = _scratch_tokenizer()
-    made = models.from_scratch(
-        config.model.scratch.model_dump(),
-        tokenizer,
-        seed=config.seed,
-        dtype=_dtype(config),
-        device=models.resolve_device("cpu"),
-    )
-    checkpoint.write_base(run.folder / "checkpoints" / "base", made, tokenizer)
-    return "checkpoints/base"
+    """What both stages start from."""
+    return wiring.base(config.model, run, _scratch_tokenizer, config.seed)
 
 
 def supervise(config: Config, run: Run, base: str) -> str:
     """Stage one: the whole schedule on the chosen traces; goes on from the checkpoint with the lowest validation loss."""
     from postgrad.train import fit, loss, source
+    from postgrad.verify import maths
 
     assert config.sft is not None, "main calls this stage only where there is one"
-    model, tokenizer = _load(config, run, base, run.ranks)
+    model, tokenizer = wiring.load(config.model, run, base, run.ranks)
     examples = list(read_jsonl(Example, run.folder / "data/sft.jsonl"))
     # Validation traces cost no test problem: problems kept out of both stages, with their references as responses.
-    validation = _problems(run, "validation")
+    validation = wiring.problems(run, "validation")
     held_out = [
         Example(problem.prompt, problem.reference, id=problem.id) for problem in validation if problem.reference
     ]
@@ -257,7 +226,8 @@ def supervise(config: Config, run: Run, base: str) -> str:
     packed = source.Packed(documents, config.sft, seed=config.seed)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:
-        numbers = _sampled(run, model, _engine(config, tokenizer), validation, step)
+        sampler = wiring.measuring(config.eval, tokenizer, config.seed)
+        numbers = wiring.validated(run, model, sampler, validation, maths.boxed, step)
         if unseen:
             numbers["eval_loss"] = fit.mean_loss(model, unseen, ranks=run.ranks)
         return {**numbers, "eval_score": -numbers["eval_loss"] if unseen else numbers["eval_accuracy"]}
@@ -273,9 +243,9 @@ def shorten(config: Config, run: Run, start: str) -> str:
     from postgrad.verify import maths
 
     rl = config.rl
-    model, tokenizer = _load(config, run, start, run.ranks)
-    problems, validation = _problems(run, "rl"), _problems(run, "validation")
-    reference = _load(config, run, start, run.ranks)[0] if rl.beta else None
+    model, tokenizer = wiring.load(config.model, run, start, run.ranks)
+    problems, validation = wiring.problems(run, "rl"), wiring.problems(run, "validation")
+    reference = wiring.load(config.model, run, start, run.ranks)[0] if rl.beta else None
     rewards = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
     order = check_order(rewards, rl.max_completion_length, rl.num_generations)
     run.write_json("reward_order.json", order.to_summary())
@@ -292,7 +262,11 @@ def shorten(config: Config, run: Run, start: str) -> str:
         temperature=rl.temperature,
         correct=correction if corrected else None,
     )
-    with _samplers(config, run, start, tokenizer, [*problems, *validation]) as (training, measuring):
+    asked = [*problems, *validation]
+    with wiring.samplers(config.model, rl, config.eval, run, start, tokenizer, asked, config.seed) as (
+        training,
+        measuring,
+    ):
         rollouts = source.Rollouts(
             problems,
             training,
@@ -305,10 +279,10 @@ def shorten(config: Config, run: Run, start: str) -> str:
             reference=reference,
             ranks=run.ranks,
         )
-        before = _sampled(run, model, measuring, validation, 0)
+        before = wiring.validated(run, model, measuring, validation, maths.boxed, 0)
 
         def validate(model: Any, step: int) -> Mapping[str, float]:
-            numbers = _sampled(run, model, measuring, validation, step)
+            numbers = wiring.validated(run, model, measuring, validation, maths.boxed, step)
             kept = numbers["eval_accuracy"] >= before["eval_accuracy"] - config.eval.max_accuracy_loss
             # Among checkpoints as accurate as the start the shortest-spoken one is best; any of them beats all the others.
             score = 1 - numbers["eval_tokens"] / rl.max_completion_length if kept else numbers["eval_accuracy"] - 1
@@ -323,11 +297,11 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
     from postgrad.evals import benchmark
     from postgrad.verify import maths
 
-    problems = _problems(run, "test")
+    problems = wiring.problems(run, "test")
     grades = {}
     for name, path in models.items():
-        model, tokenizer = _load(config, run, path)
-        sampler = _engine(config, tokenizer)
+        model, tokenizer = wiring.load(config.model, run, path)
+        sampler = wiring.measuring(config.eval, tokenizer, config.seed)
         sampler.follow(model, 0)
         mine = run.ranks.share(problems)
         run.progress.start(f"eval {name}", len(mine) * config.eval.samples, "trace")
@@ -416,72 +390,11 @@ def _claims(config: Config, sft: Any, change: Any) -> list[dict[str, Any]]:
 
 def plan(config: Config) -> dict[str, str]:
     """What the run will do and need, from the config alone: no data is read and no weights are loaded."""
-    from transformers import AutoConfig
-
-    from postgrad.train import memory
-    from postgrad.train import model as models
-
-    if config.model.path:
-        try:
-            made = AutoConfig.from_pretrained(config.model.path, local_files_only=True)
-        except OSError as error:
-            raise ValueError(
-                f"model.path={config.model.path!r} is not on this machine, so its size is not known: give a local folder"
-            ) from error
-    else:
-        assert config.model.scratch is not None, "Model has exactly one origin"
-        made = models.scratch_config(config.model.scratch.model_dump(), _scratch_tokenizer())
-    shape = memory.shape(made)
-    dtype, device = config.model.dtype, config.model.device
-    # A GPU that is named need not be in the machine that plans for it.
-    on_cuda = device.startswith("cuda") or (device == "auto" and models.resolve_device(device).type == "cuda")
-    rl = config.rl
-    completions = rl.prompts_per_step * rl.num_generations
-    sequence = rl.max_prompt_length + rl.max_completion_length
-    rollouts = -(-rl.last_step // rl.num_iterations)
-
-    def size(count: float) -> str:
-        return f"{count / memory.GIB:.2f} GiB"
-
-    def state(of: Any, micro_batches: int, *, reference: bool = False) -> str:
-        held = memory.state(
-            shape, dtype=dtype, master_weights=of.master_weights, micro_batches=micro_batches, reference=reference
-        )
-        return f"{size(held)} state"
-
-    def activations(of: Any, tokens: int, trained: int) -> str:
-        peak = memory.activations(
-            shape, tokens, trained, dtype=dtype, recomputed=of.gradient_checkpointing, on_cuda=on_cuda
-        )
-        return f"at most {size(peak)} activations"
-
-    rows = {"model": f"{shape.parameters:,} parameters in {dtype}"}
+    planned = wiring.Planned(config.model, _scratch_tokenizer)
+    rows = [planned.of_model(), planned.of_policy("rl", config.rl, config.eval.batch_size), planned.of_ranks()]
     if config.sft:
-        sft = config.sft
-        tokens = sft.rows_per_step * sft.max_length
-        row = sft.per_device_train_batch_size * sft.max_length
-        rows |= {
-            "sft batch": f"{sft.per_device_train_batch_size} rows x {sft.gradient_accumulation_steps} micro-batches x {sft.max_length} tokens",
-            "sft tokens": f"at most {tokens:,} a step x {sft.last_step:,} steps = {tokens * sft.last_step:,}",
-            "sft memory": f"{state(sft, sft.gradient_accumulation_steps)} + {activations(sft, row, row)}",
-        }
-    batch, limit = rl.per_device_train_batch_size, rl.max_tokens_per_micro_batch
-    micro_batches, how = completions // batch, f"micro-batches x {batch}"
-    tokens, trained = batch * sequence, batch * rl.max_completion_length
-    if limit is not None:
-        # With every prompt its own, which is more than there are.
-        micro_batches, how = -(-completions * sequence // limit), f"micro-batches, at most, of {limit:,} tokens"
-        tokens = trained = min(limit, completions * sequence)
-    peak = activations(rl, tokens, trained)
-    held = memory.cache(shape, min(config.eval.batch_size, completions), sequence, dtype=dtype)
-    rows |= {
-        "rl batch": f"{rl.prompts_per_step} prompts x {rl.num_generations} generations = {completions} completions "
-        f"= {micro_batches} {how}",
-        "rl steps": f"{rl.last_step:,} updates on {rollouts:,} rollouts = {completions * rollouts:,} completions of at most {rl.max_completion_length:,} tokens",
-        "rl memory": f"{state(rl, micro_batches, reference=rl.beta > 0)} + {peak} + {size(held)} cache",
-        "ranks": f"R of them divide a step's micro-batches and hold 1/R of the state each, and all weights, {size(shape.parameters * memory.BYTES[dtype])}, while sampling",
-    }
-    return rows
+        rows.insert(1, planned.of_sft("sft", config.sft))
+    return {name: text for row in rows for name, text in row.items()}
 
 
 # ---- Small pieces ---------------------------------------------------------------------------------------------------
@@ -489,28 +402,14 @@ def plan(config: Config) -> dict[str, str]:
 
 def _check_stage_two(config: Config, ranks: Ranks, problems: Sequence[Problem], tokenizer: Any) -> None:
     """Raises ValueError for what stage two would refuse, which would be hours later."""
-    from postgrad import chat
-    from postgrad.sample import vllm
     from postgrad.train import reward
 
     rl = config.rl
-    if rl.sampler == "vllm":
-        vllm.logprobs_mode(_rolled_out(config), _measured(config))
-        if ranks.size > 1:
-            raise ValueError(
-                f"rl.sampler=vllm with {ranks.size} ranks: the weights of a divided model are not sent yet; train on one GPU, with the "
-                "server on others (rl.vllm.devices), or set rl.sampler=engine"
-            )
+    wiring.check_sampler(rl, config.eval, ranks)
     if len(problems) < rl.prompts_per_step:
         raise ValueError(f"{len(problems)} rl problems are fewer than rl.prompts_per_step={rl.prompts_per_step}")
     reward.from_settings(rl.rewards, rl.max_completion_length, problems)
-    lengths = {problem.id: len(chat.prompt_ids(tokenizer, problem.prompt)) for problem in problems}
-    too_long = [name for name, length in lengths.items() if length > rl.max_prompt_length]
-    if too_long:
-        raise ValueError(
-            f"{len(too_long)} of {len(lengths)} rl prompts are longer than rl.max_prompt_length={rl.max_prompt_length}: first "
-            f"that of problem {too_long[0]!r}, which has {lengths[too_long[0]]} tokens; raise the limit or leave them out"
-        )
+    wiring.check_prompts(rl, problems, tokenizer)
 
 
 def _arithmetic(config: Config) -> tuple[list[Any], list[Problem], list[Problem], list[Problem]]:
@@ -555,144 +454,15 @@ def _with_system(record: R, config: Config) -> R:
     return replace(record, prompt=(Message("system", config.data.system_prompt), *record.prompt))
 
 
-def _problems(run: Run, name: str) -> list[Problem]:
-    return list(read_jsonl(Problem, run.folder / "data" / f"{name}.jsonl"))
-
-
 def _scratch_tokenizer() -> Any:
     from postgrad.domains import arithmetic
 
     return arithmetic.tokenizer()
 
 
-def _dtype(config: Config) -> Any:
-    import torch
-
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
-
-
-def _folder(run: Run, path: str) -> str:
-    """Where the model of a stage is: in the run's folder, or as given."""
-    return str(run.folder / path) if (run.folder / path / "config.json").is_file() else path
-
-
-def _load(config: Config, run: Run, path: str, ranks: Ranks = ALONE) -> tuple[Any, Any]:
-    """A model and its tokenizer; divided among `ranks` if it is to be trained, whole on each rank if it is measured."""
-    from postgrad.train import model as models
-
-    folder = _folder(run, path)
-    device = models.resolve_device(config.model.device)
-    return models.load(folder, dtype=_dtype(config), device=device, ranks=ranks), models.load_tokenizer(folder)
-
-
-def _engine(config: Config, tokenizer: Any) -> Any:
-    from postgrad.sample.engine import Engine
-
-    # Another stream than training's, so that measuring never sees the uniforms of a rollout.
-    return Engine(tokenizer, _measured(config), seed=config.seed + 1)
-
-
-def _rolled_out(config: Config) -> Any:
-    """How rollouts are sampled."""
-    from postgrad.sample.engine import Sampling
-
-    rl = config.rl
-    return Sampling(
-        max_tokens=rl.max_completion_length,
-        temperature=rl.temperature,
-        top_p=rl.top_p,
-        top_k=rl.top_k,
-        min_p=rl.min_p,
-        max_prompt_tokens=rl.max_prompt_length,
-        slots=config.eval.batch_size,
-    )
-
-
-def _measured(config: Config) -> Any:
-    """How traces are sampled to be measured."""
-    from postgrad.sample.engine import Sampling
-
-    wanted = config.eval
-    return Sampling(
-        max_tokens=wanted.max_tokens,
-        temperature=wanted.temperature,
-        top_p=wanted.top_p,
-        min_p=wanted.min_p,
-        slots=wanted.batch_size,
-    )
-
-
-@contextmanager
-def _samplers(
-    config: Config, run: Run, start: str, tokenizer: Any, problems: Sequence[Problem]
-) -> Iterator[tuple[Any, Any]]:
-    """Stage two's samplers, for rollouts and for validation. A server that is started for them lives as long as the block."""
-    from postgrad import chat
-    from postgrad.sample import vllm
-    from postgrad.sample.engine import Engine
-
-    rollout, measured = _rolled_out(config), _measured(config)
-    if config.rl.sampler == "engine":
-        yield Engine(tokenizer, rollout, seed=config.seed), _engine(config, tokenizer)
-        return
-    from postgrad.sample.vllm.client import Client
-    from postgrad.sample.vllm.server import Server, started
-    from postgrad.sample.vllm.weights import Publisher
-
-    with ExitStack() as stack:
-        wanted = config.rl.vllm
-        if wanted.server_base_url is not None:
-            server = Server(wanted.server_base_url)
-        else:
-            longest = max(len(chat.prompt_ids(tokenizer, problem.prompt)) for problem in problems)
-            server = stack.enter_context(
-                started(
-                    _folder(run, start),
-                    run.folder / "vllm.log",
-                    devices=wanted.devices,
-                    executable=wanted.executable,
-                    dtype=config.model.dtype,
-                    logprobs_mode=vllm.logprobs_mode(rollout, measured) or "processed_logprobs",
-                    max_model_len=longest + max(rollout.max_tokens, measured.max_tokens),
-                    tensor_parallel_size=wanted.tensor_parallel_size,
-                    gpu_memory_utilization=wanted.gpu_memory_utilization,
-                )
-            )
-        publisher = Publisher(Client(server))
-        yield (
-            vllm.VllmSampler(publisher, tokenizer, rollout, seed=config.seed),
-            vllm.VllmSampler(publisher, tokenizer, measured, seed=config.seed + 1),
-        )
-
-
-def _sampled(run: Run, model: Any, sampler: Any, problems: Sequence[Problem], step: int) -> dict[str, float]:
-    """Accuracy and mean tokens on validation problems, one trace each."""
-    from postgrad.evals import benchmark
-    from postgrad.train import shard
-    from postgrad.verify import maths
-
-    sampler.follow(model, step)
-    with shard.whole(model):
-        mine = benchmark.grade(sampler, maths.boxed, run.ranks.share(problems), 1)
-    found = benchmark.score(run.ranks.gather(mine), resamples=100)
-    if found.accuracy is None or found.tokens is None:
-        raise Failed(
-            f"none of {len(problems)} validation traces could be checked: run `postgrad doctor`, and look at the gold answers"
-        )
-    return {"eval_accuracy": found.accuracy.value, "eval_tokens": found.tokens.value}
-
-
 def _sampling(run: Run, done: int) -> None:
     run.stop_if_asked(f"in the evaluation, after {done} traces")
     run.progress.update(done)
-
-
-def _shown(run: Run, stage: str, problems: Sequence[Problem]) -> Iterator[Problem]:
-    """The problems, with live progress as they are taken."""
-    with shown(run.progress, stage, len(problems), "problem") as live:
-        for done, problem in enumerate(problems, start=1):
-            yield problem
-            live.update(done)
 
 
 def _vote(item: Any) -> str | None:
