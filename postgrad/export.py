@@ -123,7 +123,11 @@ def trl_sft(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "packing_strategy": "bfd",
         "completion_only_loss": True,
     }
-    return settings, [*_stop_note(sft), f"overlong={sft['overlong']}: TRL cuts a longer example instead"]
+    return settings, [
+        *_stop_note(sft),
+        *_optim_note(sft),
+        f"overlong={sft['overlong']}: TRL cuts a longer example instead",
+    ]
 
 
 def trl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -153,6 +157,7 @@ def trl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     }
     notes = [
         *_stop_note(rl),
+        *_optim_note(rl),
         f"max_prompt_length={rl['max_prompt_length']}: TRL has no such limit",
         f"for one device: {completions} completions a step; with N devices divide gradient_accumulation_steps by N",
         *_reward_notes(rl),
@@ -230,6 +235,7 @@ def verl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     }
     notes = [
         *_stop_note(rl),
+        *_optim_note(rl),
         "a training step of verl is one rollout; ours is one optimizer step",
         "the learning rate stays at its peak; ours falls as a cosine (the key for it differs between versions of verl)",
         f"adam: betas {rl['adam_beta1']}, {rl['adam_beta2']}, epsilon {rl['adam_epsilon']}",
@@ -271,6 +277,11 @@ def _trl_optimization(stage: Mapping[str, Any], config: Mapping[str, Any]) -> di
         "seed": config["seed"],
         "report_to": "none",
     }
+
+
+def _optim_note(stage: Mapping[str, Any]) -> list[str]:
+    optim = stage["optim"]
+    return [] if optim == "adamw" else [f"optim={optim}: AdamW there, whose steps at this rate are shorter"]
 
 
 def _stop_note(stage: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Checkpoints: a Hugging Face folder that any tool loads, plus state/ to go on exactly; whole or absent.
 
     step-000100/            config.json, model.safetensors, tokenizer files: AutoModelForCausalLM.from_pretrained(folder)
-        state/optimizer.pt  AdamW's moments, as they are in memory
+        state/optimizer.pt  the optimizer's moments, as they are in memory
         state/trainer.json  step, source state, best score: integers and rows, no generator states (see train/source.py)
         COMMIT.json         size and SHA-256 of every other file
 

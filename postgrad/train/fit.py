@@ -61,7 +61,7 @@ def fit(
     the run was asked to stop.
     """
     folder, ranks = run.folder / "checkpoints" / stage, run.ranks
-    optimizer = optim.adamw(model, settings)
+    optimizer = optim.optimizer(model, settings)
     layers.prepare(model, compiled=settings.torch_compile, recomputed=settings.gradient_checkpointing)
 
     # Once: go on from where an earlier process stopped.

@@ -1,10 +1,11 @@
-"""AdamW and its schedule: linear warm-up, then a cosine to a share of the peak; gradients on their way into it."""
+"""The optimizer and its schedule: linear warm-up, then a cosine to a share of the peak; gradients on their way into it."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,18 +13,19 @@ from torch.distributed.tensor import DTensor
 
 from postgrad.train import shard
 from postgrad.train.adamw import AdamW
+from postgrad.train.exadam import EXAdam
 from postgrad.train.settings import Optimization
 
 
+def optimizer(model: torch.nn.Module, settings: Optimization) -> torch.optim.Optimizer:
+    """The one that `settings.optim` names."""
+    return adamw(model, settings) if settings.optim == "adamw" else exadam(model, settings)
+
+
 def adamw(model: torch.nn.Module, settings: Optimization) -> torch.optim.Optimizer:
-    """Decay on matrices only: norms and biases are left alone. torch's own for float32 weights, ours where some are bfloat16."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    betas = (settings.adam_beta1, settings.adam_beta2)
-    if all(p.dtype != torch.bfloat16 for p in trained):
+    """torch's own for float32 weights, ours where some are bfloat16."""
+    groups, betas = _groups(model, settings), (settings.adam_beta1, settings.adam_beta2)
+    if all(weight.dtype != torch.bfloat16 for group in groups for weight in group["params"]):
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
     return AdamW(
         groups,
@@ -32,6 +34,26 @@ def adamw(model: torch.nn.Module, settings: Optimization) -> torch.optim.Optimiz
         eps=settings.adam_epsilon,
         master_weights=settings.master_weights,
     )
+
+
+def exadam(model: torch.nn.Module, settings: Optimization) -> torch.optim.Optimizer:
+    return EXAdam(
+        _groups(model, settings),
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_epsilon,
+        master_weights=settings.master_weights,
+        growing_step=settings.optim == "exadam_v1",
+    )
+
+
+def _groups(model: torch.nn.Module, settings: Optimization) -> list[dict[str, Any]]:
+    """Of what is trained. Decay on matrices only: norms and biases are left alone."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
 
 
 class Gradients:

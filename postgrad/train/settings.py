@@ -49,7 +49,12 @@ class Optimization(Settings):
     min_lr_ratio: float = Field(
         0.0, ge=0, le=1, description="learning rate at the end of the cosine, as a share of the peak"
     )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay; matrices only")
+    optim: Literal["adamw", "exadam", "exadam_v1"] = Field(
+        "adamw",
+        description="exadam takes steps 2 to 16 times as long at the same learning_rate and wants warmup_steps; exadam_v1 is its paper's first version, "
+        "whose steps grow without bound",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay; matrices only")
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: PositiveFloat = 1e-8
