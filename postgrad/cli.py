@@ -78,12 +78,15 @@ def _recipe(name: str) -> ModuleType:
     return importlib.import_module(f"postgrad.recipes.{module}")
 
 
-def _load(recipe: ModuleType, preset: str, files: Sequence[Path], overrides: Sequence[str]) -> Loaded[Settings]:
+def _load(
+    recipe: ModuleType, preset: str, algorithm: str | None, files: Sequence[Path], overrides: Sequence[str]
+) -> Loaded[Settings]:
     from postgrad import config
 
     name = recipe.__name__.rpartition(".")[2]
     layers: list[config.Source] = [
         config.preset(name, preset),
+        *([config.algorithm(algorithm)] if algorithm else []),
         *map(config.File, files),
         *config.environment(os.environ),
     ]
@@ -183,6 +186,7 @@ Recipe = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as rl.learning_rate=1e-5.")]
 Preset = Annotated[str, typer.Option(help="Packaged settings: laptop, gpu or paper.")]
+Algorithm = Annotated[str | None, typer.Option(help="Of RL, over the preset: grpo, dapo, dr_grpo or gazal.")]
 Files = Annotated[list[Path] | None, typer.Option("--config", help="YAML over the preset; can be given again.")]
 Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
@@ -202,6 +206,7 @@ def run(
     recipe: Recipe,
     overrides: Overrides = None,
     preset: Preset = "laptop",
+    algorithm: Algorithm = None,
     config: Files = None,
     out: Out = None,
     print_config: PrintConfig = False,
@@ -211,7 +216,7 @@ def run(
     """Train and measure by a recipe."""
     with _endings(debug):
         module = _recipe(recipe)
-        loaded = _load(module, preset, config or [], overrides or [])
+        loaded = _load(module, preset, algorithm, config or [], overrides or [])
         if print_config or sources:
             typer.echo(loaded.show(sources=sources), nl=False)
             return
@@ -352,12 +357,17 @@ def report(
 
 @app.command()
 def plan(
-    recipe: Recipe, overrides: Overrides = None, preset: Preset = "laptop", config: Files = None, debug: Debug = False
+    recipe: Recipe,
+    overrides: Overrides = None,
+    preset: Preset = "laptop",
+    algorithm: Algorithm = None,
+    config: Files = None,
+    debug: Debug = False,
 ) -> None:
     """Show what a run would do and need, without doing it."""
     with _endings(debug):
         module = _recipe(recipe)
-        planned = module.plan(_load(module, preset, config or [], overrides or []).settings)
+        planned = module.plan(_load(module, preset, algorithm, config or [], overrides or []).settings)
         _table(planned if isinstance(planned, Mapping) else planned.rows)
 
 

@@ -1,6 +1,6 @@
 """Presets + YAML files + environment + a.b=c overrides -> one frozen, fully checked config.
 
-    preset < --config files, left to right < POSTGRAD__A__B=c < a.b=c
+    preset < --algorithm < --config files, left to right < POSTGRAD__A__B=c < a.b=c
 
 Later layers win; sections merge key by key; null removes an optional section. Every fault of every layer is reported
 at once, with the place it was written at and the nearest known key. YAML is read by the 1.2 core schema (`1e-4` is a
@@ -21,6 +21,7 @@ from postgrad.config.document import read_yaml
 from postgrad.config.fault import ConfigError, Fault
 from postgrad.config.hints import nearest_keys, nearest_words
 from postgrad.config.layers import (
+    ALGORITHMS,
     ENVIRONMENT_PREFIX,
     PRESETS,
     File,
@@ -28,6 +29,7 @@ from postgrad.config.layers import (
     Source,
     Text,
     Variable,
+    algorithm,
     environment,
     preset,
     presets,
@@ -37,6 +39,7 @@ from postgrad.config.schema import Key, Settings, json_schema, keys
 from postgrad.config.write import dump_yaml
 
 __all__ = [
+    "ALGORITHMS",
     "ENVIRONMENT_PREFIX",
     "PRESETS",
     "ConfigError",
@@ -49,6 +52,7 @@ __all__ = [
     "Source",
     "Text",
     "Variable",
+    "algorithm",
     "dump_yaml",
     "environment",
     "json_schema",

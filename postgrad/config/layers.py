@@ -10,6 +10,7 @@ from postgrad.config.fault import ConfigError, Fault
 from postgrad.config.hints import alternatives, nearest_words
 
 PRESETS = Path(__file__).parent.parent / "presets"
+ALGORITHMS = Path(__file__).parent.parent / "train" / "presets"
 ENVIRONMENT_PREFIX = "POSTGRAD__"
 
 
@@ -72,6 +73,15 @@ def preset(recipe: str, name: str) -> File:
         message = f"recipe '{recipe}' has no preset '{name}': {wanted}"
         raise ConfigError([Fault("--preset", "", message, nearest_words(name, known))])
     return File(PRESETS / recipe / f"{name}.yaml", f"{recipe}/{name}.yaml")
+
+
+def algorithm(name: str) -> File:
+    """A published way of reinforcement learning, as values of the section `rl` to lay over a preset."""
+    known = sorted(path.stem for path in ALGORITHMS.glob("*.yaml"))
+    if name not in known:
+        message = f"no algorithm '{name}': wanted {alternatives(known)}"
+        raise ConfigError([Fault("--algorithm", "", message, nearest_words(name, known))])
+    return File(ALGORITHMS / f"{name}.yaml", f"algorithm {name}")
 
 
 def environment(variables: Mapping[str, str]) -> list[Variable]:

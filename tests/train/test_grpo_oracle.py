@@ -18,11 +18,11 @@ import oracle
 import pytest
 import torch
 
-from postgrad import chat
+from postgrad import chat, config
 from postgrad.domains import arithmetic
 from postgrad.records import Graded, Problem, Status, Trace, Verdict
 from postgrad.sample.scripted import Said, Scripted
-from postgrad.train import advantage, loss, mismatch, reward, source
+from postgrad.train import advantage, fit, loss, mismatch, reward, source
 from postgrad.train import model as models
 from postgrad.train.settings import GrpoSettings
 from tests.conftest import nudge
@@ -44,6 +44,7 @@ UNSAID = [-1.0] * len(SCRIPT)
 """The sampler's log-probability of every token of each line, where nobody looks at it."""
 
 
+CREDITS = {"group": advantage.group_std, "none": advantage.group_mean}
 CORRECTION = ("vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max")
 
 
@@ -74,7 +75,7 @@ def our_rollouts(
         Scripted(script, encoder(tokenizer)),
         always_correct,
         reward.weighted((1.0, "scripted_rewards", scripted_reward)),
-        advantage.group_std,
+        CREDITS[settings.scale_rewards],
         settings,
         tokenizer,
         seed=0,
@@ -112,7 +113,16 @@ def trl_trainer(
     config = trl.GRPOConfig(
         **{
             name: getattr(settings, name)
-            for name in (*shared, *CORRECTION, "temperature", "beta", "epsilon", "epsilon_high", "loss_type")
+            for name in (
+                *shared,
+                *CORRECTION,
+                "temperature",
+                "beta",
+                "epsilon",
+                "epsilon_high",
+                "loss_type",
+                "scale_rewards",
+            )
         },
         mask_truncated_completions=settings.mask_truncated_completions,
         gradient_accumulation_steps=micro_batches,
@@ -301,3 +311,71 @@ def test_the_correction_of_the_samplers_mismatch_is_trls(
     # A masked completion has no token in ours; in TRL its sequence's ratio is 1.
     for name in ("min", "max"):
         assert numbers[f"{ratio}/{name}"] == pytest.approx(theirs[f"{ratio}/{name}"][0], rel=1e-5), name
+
+
+def rendered_prompts(tokenizer: Any, rollouts: source.Rollouts, step: source.Step) -> list[str]:
+    by_text = {problem.prompt[-1].content: problem for problem in rollouts.problems}
+    return [chat.prompt_text(tokenizer, by_text[row["prompt"]].prompt) for row in step.rows]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing. is deprecated:FutureWarning", "ignore:You are using 'rollout_func':UserWarning"
+)
+@pytest.mark.parametrize("algorithm", sorted(path.stem for path in config.ALGORITHMS.glob("*.yaml")))
+def test_four_steps_on_one_rollout_end_where_trls_do(
+    model: Any, stock: Any, model_folder: Path, tokenizer: Any, tmp_path: Path, algorithm: str, measured: Any
+) -> None:
+    """Each algorithm with the values of its file but for the number of iterations; plain steps, so that no optimizer hides or adds rounding."""
+    rate, iterations = 0.02, 4
+    named = config.read_yaml((config.ALGORITHMS / f"{algorithm}.yaml").read_text(), algorithm)["rl"]
+    settings = GrpoSettings(
+        **{
+            **named,
+            "num_iterations": iterations,
+            "max_steps": iterations,
+            "learning_rate": rate,
+            "prompts_per_step": PROMPTS,
+            "num_generations": GROUP,
+            "per_device_train_batch_size": len(SCRIPT),
+            "max_completion_length": MAX_COMPLETION,
+            "rewards": {"accuracy": 1.0, "max_length": MAX_COMPLETION},
+        }
+    )
+    high = settings.epsilon if settings.epsilon_high is None else settings.epsilon_high
+    for policy in (model, stock):
+        nudge(policy, seed=5)
+    reference = models.load(str(model_folder), dtype=torch.float32, device=torch.device("cpu"))
+    rollouts = our_rollouts(tokenizer, reference, settings)
+    objective = loss.policy(
+        epsilon_low=settings.epsilon, epsilon_high=high, beta=settings.beta, temperature=settings.temperature
+    )
+    step = rollouts.step(model, 0)
+    rendered = rendered_prompts(tokenizer, rollouts, step)
+    # TRL's epsilon_high None means the same as ours.
+    trainer = trl_trainer(stock, tokenizer, rendered[::GROUP], settings, tmp_path)
+    inputs = trainer._generate_and_score_completions([{"prompt": prompt} for prompt in rendered])
+
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    mine = torch.optim.SGD(model.parameters(), lr=rate)
+    theirs = torch.optim.SGD(stock.parameters(), lr=rate)
+    regions = []
+    for taken in range(iterations):
+        batches = step.batches if taken == 0 else rollouts.step(model, taken).batches
+        numbers = fit.update(model, batches, objective, mine, rate, settings.max_grad_norm, taken + 1)
+        model.eval()
+        value = trainer._compute_loss(stock, inputs)
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(stock.parameters(), settings.max_grad_norm)
+        theirs.step()
+        theirs.zero_grad()
+        regions.append(numbers["clip_ratio/region_mean"])
+        assert abs(numbers["loss"] - float(value.detach())) / max(abs(float(value.detach())), 0.1) < 1e-4, taken
+        assert numbers["grad_norm"] == pytest.approx(float(norm), rel=1e-3), taken
+        for name in ("low_mean", "high_mean", "region_mean"):
+            told = trainer._metrics["train"][f"clip_ratio/{name}"][taken]
+            assert numbers[f"clip_ratio/{name}"] == pytest.approx(told, rel=1e-3, abs=1e-4), (name, taken)
+    assert regions[0] == 0, "the first step is on the rollout's own policy"
+    assert regions[-1] > 0.01, "clipping never acted, so nothing was compared"
+    moved = {name: weight.detach() - before[name] for name, weight in model.named_parameters()}
+    wanted = {name: weight.detach() - before[name] for name, weight in stock.named_parameters()}
+    assert measured("weights after four steps on a rollout, against TRL", oracle.distance(moved, wanted)) < 1e-3
