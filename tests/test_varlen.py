@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from postgrad.attention import Packed, varlen
+from postgrad.attention import Packed, long, varlen
+from postgrad.attention.long import Stretches
 from postgrad.attention.varlen import Part, Varlen
 from tests.test_attention import CONFIGS, documents, pair
 
@@ -119,6 +120,28 @@ def test_two_parts_are_one_softmax_and_so_are_their_gradients(
             assert (ours - theirs).abs().max() < 1e-10
 
 
+@pytest.mark.usefixtures("exact")
+def test_long_documents_stand_alone_and_all_is_one_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long, "LONG", 6)
+    monkeypatch.setattr(long, "MULTIPLE", 4)
+    # Long; short; long; a long parent with its children, one of them long; two long ones at the end.
+    lengths, parents = packs([(7, []), (3, []), (8, []), (9, [2, 6]), (5, []), (6, []), (11, [])])
+    layout = Stretches(lengths, CPU, parents)
+    assert layout.sizes == [7, 3, 8, 22, 6, 11]
+    assert [call is None for call in layout.calls] == [True, False, True, False, True, True]
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(sum(lengths), size, 8, dtype=torch.float64, generator=generator).requires_grad_()
+        for size in (4, 2, 2)
+    ]
+    weights = torch.randn(sum(lengths), 4, 8, dtype=torch.float64, generator=generator)
+    found = []
+    for out in (layout(*inputs, 0.3), dense(*inputs, lengths, parents)):
+        found.append((out, *torch.autograd.grad((out * weights).sum(), inputs)))
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).abs().max() < 1e-10
+
+
 def test_the_parts_of_a_pack_by_hand() -> None:
     layout = Varlen([5, 3, 2, 4, 1, 6], CPU, {1: 0, 2: 0, 5: 4})
     assert layout.own.cum_q.tolist() == [0, 5, 8, 10, 14, 15, 21]
@@ -146,7 +169,7 @@ def test_a_model_gives_the_same_through_either_way(monkeypatch: pytest.MonkeyPat
     for flash in (False, True):
         layout = Packed([len(piece) for piece in pieces], CPU, {1: 0, 2: 0})
         if flash:
-            layout.varlen = Varlen(layout.lengths, CPU, layout.parents)
+            layout.flash = Stretches(layout.lengths, CPU, layout.parents)
             monkeypatch.setattr("postgrad.attention.packed.can", lambda query: True)
         model.zero_grad()
         logits_TV = model(
@@ -199,6 +222,24 @@ def test_the_kernel_is_the_dense_softmax(families: Any, heads: tuple[int, int], 
 
 
 @needs_gpu
+def test_long_documents_on_a_gpu_are_the_flash_kernels() -> None:
+    cuda = torch.device("cuda")
+    lengths = [300, long.LONG + 5, 200]
+    generator = torch.Generator(cuda).manual_seed(0)
+    inputs = [
+        torch.randn(sum(lengths), size, 128, dtype=torch.bfloat16, device=cuda, generator=generator).requires_grad_()
+        for size in (8, 4, 4)
+    ]
+    weights = torch.randn_like(inputs[0])
+    found = []
+    for call in (Stretches(lengths, cuda, {}), Varlen(lengths, cuda, {})):
+        out = call(*inputs, 0.1)
+        found.append((out, *torch.autograd.grad((out * weights).sum(), inputs)))
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours.float() - theirs.float()).norm() < 0.02 * theirs.float().norm()
+
+
+@needs_gpu
 def test_the_kernel_is_the_grouped_way_in_a_model() -> None:
     _, model = pair(CONFIGS["Qwen3"])
     model = copy.deepcopy(model).to("cuda", torch.bfloat16)
@@ -208,8 +249,8 @@ def test_the_kernel_is_the_grouped_way_in_a_model() -> None:
     found = []
     for flash in (True, False):
         layout = Packed([len(piece) for piece in pieces], cuda, {1: 0, 2: 0})
-        assert layout.varlen is not None
-        layout.varlen = layout.varlen if flash else None
+        assert layout.flash is not None
+        layout.flash = layout.flash if flash else None
         positions = [torch.arange(a, a + len(p), device=cuda) for a, p in zip(starts, pieces, strict=True)]
         logits = model(
             input_ids=torch.cat(pieces)[None], position_ids=torch.cat(positions)[None], use_cache=False, layout=layout

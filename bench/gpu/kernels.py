@@ -96,8 +96,8 @@ def attention(place: Place) -> None:
         ]
         weights = torch.randn_like(inputs[0])
         columns, errors = [], []
-        for varlen in (layout.varlen, None):
-            layout.varlen = varlen
+        for flash in (layout.flash, None):
+            layout.flash = flash
 
             def forward() -> Tensor:
                 return layout(0, *inputs, 128**-0.5)  # noqa: B023

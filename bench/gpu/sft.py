@@ -152,11 +152,13 @@ def trl_side(place: Place, work: Work, dtype: torch.dtype, texts: list[list[int]
             loss.backward()
             return looked(model, float(loss.detach()))
 
-        # Liger's layers come with the first `train`, so nothing is compared before it.
-        with place.peak(held) as peak:
-            round_()
-        yield Side(round_, look, peak["gib"], batches[0])
-        trainer.accelerator.free_memory()
+        try:
+            # Liger's layers come with the first `train`, so nothing is compared before it.
+            with place.peak(held) as peak:
+                round_()
+            yield Side(round_, look, peak["gib"], batches[0])
+        finally:
+            trainer.accelerator.free_memory()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Registered with transformers as implementation "postgrad" for the attention alone, without a mask function, so any causal
 LM builds no mask, passes keyword arguments through to its layers, and reaches `attend` with `layout=...`:
 
-- `Packed` (packed.py, varlen.py): documents back to back in one row [1, T]; a token sees its own document's past and nothing else.
+- `Packed` (packed.py, varlen.py, long.py): documents back to back in one row [1, T]; a token sees its own document's past and nothing else.
 - the engine's slots (postgrad/sample/engine.py): one token for each running sequence against its cached keys.
 """
 

@@ -1,7 +1,7 @@
 """Documents back to back in one row: each token sees its own document's past and, where the document continues another, that one.
 
-On CUDA in half precision one or two calls of a flash kernel do all (varlen.py). Elsewhere documents are grouped by length and each group
-is one causal SDPA call. Departure from peers: no block mask of size T x T, so the cost is the documents' own, on any device.
+On CUDA in half precision one or two calls of a flash kernel do all (varlen.py) but long documents (long.py). Elsewhere documents are grouped
+by length and each group is one causal SDPA call. Departure from peers: no block mask of size T x T, so the cost is the documents' own, on any device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from postgrad.attention.varlen import Varlen, can
+from postgrad.attention.long import Stretches
+from postgrad.attention.varlen import can
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Packed:
         self.lengths, self.device, self.parents = lengths, device, parents or {}
         self.above = [lengths[self.parents[d]] if d in self.parents else 0 for d in range(len(lengths))]
         self.longest = max(map(operator.add, lengths, self.above))
-        self.varlen = Varlen(lengths, device, self.parents) if device.type == "cuda" else None
+        self.flash = Stretches(lengths, device, self.parents) if device.type == "cuda" else None
 
     @functools.cached_property
     def grouped(self) -> Grouped:
@@ -56,7 +57,7 @@ class Packed:
         if torch.is_autocast_enabled(query.device.type):
             # Autocast does this for SDPA and knows no other attention: norms and rotations may have left float32.
             query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
-        call = self.varlen if self.varlen is not None and can(query) else self.grouped
+        call = self.flash if self.flash is not None and can(query) else self.grouped
         return call(query, key, value, scale).transpose(0, 1)[None]
 
 

@@ -89,6 +89,10 @@ class AdamW(torch.optim.Optimizer):
         """Scalar that gradients are multiplied by as they are read; None: 1."""
         self._sorted: dict[int, tuple[list[Any], list[Alike]]] = {}
         """Of each parameter group, by its place: what its weights were when they were sorted, and how they were."""
+        # Now, not in the first step: what is left is the room that micro-batches are made to fit (train/room.py).
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self._begin(weight)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -117,7 +121,7 @@ class AdamW(torch.optim.Optimizer):
     def _sort(self, weights: list[Tensor], gradients: list[Tensor]) -> list[Alike]:
         kinds: dict[Any, list[int]] = {}
         for at, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-            state = self.state[weight] or self._begin(weight)
+            state = self.state[weight]
             kind = weight.device, weight.dtype, "residual" in state, gradient.dtype, int(state["step"])
             kinds.setdefault(kind, []).append(at)
         sorted_ = []
@@ -133,23 +137,26 @@ class AdamW(torch.optim.Optimizer):
             sorted_.append(Alike(places, step, _on(device, parts)))
         return sorted_
 
-    def _begin(self, weight: Tensor) -> dict[str, Tensor]:
+    def _begin(self, weight: Tensor) -> None:
         state: dict[str, Tensor] = self.state[weight]
         state["step"] = torch.tensor(0.0)
         for name in MOMENTS:
             state[name] = torch.zeros_like(weight, dtype=torch.float32)
         if self.master_weights and weight.dtype == torch.bfloat16:
             state["residual"] = torch.zeros_like(weight, dtype=torch.int16)
-        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As it was saved. torch's own would round moments and residuals to their weight's dtype."""
         super().load_state_dict({**state_dict, "state": {}})
         self._sorted.clear()
         weights = [weight for group in self.param_groups for weight in group["params"]]
-        for index, values in state_dict["state"].items():
-            devices = {name: "cpu" if name == "step" else weights[index].device for name in values}
-            self.state[weights[index]] = {name: value.to(devices[name]) for name, value in values.items()}
+        for index, weight in enumerate(weights):
+            if index not in state_dict["state"]:
+                self._begin(weight)
+                continue
+            values = state_dict["state"][index]
+            devices = {name: "cpu" if name == "step" else weight.device for name in values}
+            self.state[weight] = {name: value.to(devices[name]) for name, value in values.items()}
 
 
 def _on(device: torch.device, parts: list[Part]) -> Callable[[Sequence[Tensor], Tensor, Factors], None]:
