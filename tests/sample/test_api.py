@@ -373,7 +373,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(fake: Fake, sampler: An
 def test_a_call_ends_with_its_own_deadline(fake: Fake, sampler: Any) -> None:
     fake.rule = lambda nth, body: Reply(500, b"broken")
     # The last attempt gets what is left of the half second, which can be too little to hear the answer.
-    with pytest.raises(Failed, match="answered 500|no answer within"):
+    with pytest.raises(Failed, match=r"answered 500|no answer within"):
         sampler(patience=Patience(attempt=5, call=0.5, attempts=10_000, wait=0.05)).sample(PROBLEMS[:1], 1)
     assert 1 < len(fake.asked) < 1000
 
