@@ -143,7 +143,7 @@ def test_the_paper_preset_leaves_nothing_to_our_defaults() -> None:
     loaded = config.load(math_two_stage.Config, [config.preset("math_two_stage", "paper")])
     unused = {"data.arithmetic", "model.scratch"}
     # Their weights are 0.
-    unused |= {"rl.rewards.overlong_buffer", "rl.rewards.repetition_ngram"}
+    unused |= {"rl.rewards.overlong_buffer", "rl.rewards.repetition_ngram", "rl.rewards.min_think"}
     # No server, no correction for one.
     unused |= {name for name in loaded.places if name.startswith("rl.vllm.")}
     unused |= {f"rl.vllm_importance_sampling_{name}" for name in ("mode", "clip_max")}

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from postgrad.report import text
 
 FONT = 12
-MAX_POINTS = 500
+MAX_POINTS = 400
 """Points drawn for a series; more are down-sampled by `thin`."""
 
 _NARROW, _BROAD = frozenset("ijlt.,:;|!'()[]{} f"), frozenset("mwMW%@…")

@@ -61,6 +61,17 @@ CURVES = (
         percent=True,
     ),
     Curve(
+        "Habits of answers",
+        "share, %",
+        (
+            ("completions/repetition", "repeated 3-grams of tokens"),
+            ("completions/several_answers", "answers with several"),
+            ("completions/without_reasoning", "without reasoning"),
+        ),
+        percent=True,
+        note="What a hacked reward shows in first.",
+    ),
+    Curve(
         "Sampler and trainer agree",
         "difference of log-probability, nats",
         ((f"{_LOGP}/mean", "mean"), (f"{_LOGP}/max", "largest")),

@@ -19,6 +19,7 @@ functions of other projects. No torch.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from typing import Any
 
 from postgrad.protocols import Reward
 from postgrad.records import Graded, Problem, Status, Trace
+from postgrad.train import habits
 from postgrad.train.settings import RewardSettings
 
 Length = Callable[[Trace], int]
@@ -66,6 +68,48 @@ def format_after_thinking(group: Sequence[Graded]) -> list[float | None]:
     `^.*?</think>.*?oxed{(.*?)}.*?$` with DOTALL, searched like `format`.
     """
     return each(group, lambda item: float(_in_order(item.trace.text, "</think>", "oxed{", "}")))
+
+
+def format_thought(min_think: int = 20) -> Reward:
+    r"""1 for `<think>` reasoning `</think>` and one answer behind it, with nothing before and each tag once; else 0.
+
+    The reasoning has at least `min_think` letters and digits, so that an empty frame earns nothing; behind it stands exactly one
+    answer (`\boxed{C}` or "Answer: C", also repeated), so that a guess of several earns nothing.
+    """
+
+    def one(item: Graded) -> float:
+        text = item.trace.text.strip()
+        framed = text.startswith("<think>") and text.count("<think>") == text.count("</think>") == 1
+        thought, _, said = text.partition("</think>")
+        single = len({answer for _, answer in habits.answers(said)}) == 1
+        return float(framed and habits.letters(thought) >= min_think and single)
+
+    return lambda group: each(group, one)
+
+
+def step_markers(enough: int = 3, pattern: re.Pattern[str] = habits.MARKERS) -> Reward:
+    """min(1, marks of steps / `enough`): a stand-in for "reasons in steps" that open-r1 has. HACKABLE, by listing marks.
+
+    It looks at no verdict and no content: the exhibit of `python -m bench.hacking`, never a default.
+    """
+    _positive("enough", enough)
+    return lambda group: each(group, lambda item: min(1.0, habits.markers(item.trace.text, pattern) / enough))
+
+
+def longer(max_length: int, length: Length = in_tokens) -> Reward:
+    """min(1, L / `max_length`): more is better. HACKABLE by saying anything at all; the other exhibit. See `when_correct`."""
+    _positive("max_length", max_length)
+    return lambda group: each(group, lambda item: min(1.0, length(item.trace) / max_length))
+
+
+def when_correct(part: Reward) -> Reward:
+    """`part` for correct traces, 0 for the others: what praises a form must not praise it in a wrong answer."""
+
+    def reward(group: Sequence[Graded]) -> list[float | None]:
+        values = checked_values(part(group), group, "when_correct")
+        return [value if value is None or _is_correct(item) else 0.0 for value, item in zip(values, group, strict=True)]
+
+    return reward
 
 
 def cosine_length(max_length: int, length: Length = in_tokens) -> Reward:
@@ -149,9 +193,7 @@ def repetition(
         raise ValueError(f"repetition: max_penalty={max_penalty} must be a number of at most 0")
 
     def one(item: Graded) -> float:
-        row = pieces(item.trace)
-        grams = [tuple(row[start : start + ngram]) for start in range(len(row) - ngram + 1)]
-        return (1 - len(set(grams)) / len(grams)) * max_penalty if grams else 0.0
+        return habits.repeated(pieces(item.trace), ngram) * max_penalty
 
     return lambda group: each(group, one)
 
@@ -252,12 +294,14 @@ def from_settings(settings: RewardSettings, max_completion_length: int, problems
     length = {"tokens": in_tokens, "characters": in_characters}[settings.length_unit]
     makers: dict[str, Callable[[], Reward]] = {
         "format": lambda: format,
+        "format_thought": lambda: format_thought(settings.min_think),
         "accuracy": lambda: accuracy,
         "cosine_length": lambda: cosine_length(settings.max_length, length),
         "cosine_similarity": lambda: cosine_similarity(),
         "length_penalty": lambda: length_bonus(length) if settings.gate_length else length_penalty(length),
         "soft_overlong": lambda: soft_overlong(max_completion_length, settings.overlong_buffer),
         "repetition": lambda: repetition(settings.repetition_ngram),
+        "step_markers": lambda: step_markers(),
     }
     weights = {name: float(getattr(settings, name)) for name in makers}
     if weights["cosine_similarity"]:

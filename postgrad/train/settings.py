@@ -112,12 +112,14 @@ class RewardSettings(Settings):
     """Weights of the parts; 0 leaves a part out. Formulas: postgrad/train/reward.py."""
 
     format: float = 0.0
+    format_thought: float = 0.0
     accuracy: float = 0.0
     cosine_length: float = 0.0
     cosine_similarity: float = 0.0
     length_penalty: float = 0.0
     soft_overlong: float = 0.0
     repetition: float = 0.0
+    step_markers: float = Field(0.0, description="hackable, by listing marks: for experiments on that")
     length_unit: Unit = Field("tokens", description="what lengths are counted in; the authors' code counts characters")
     max_length: PositiveInt = Field(description="length at which the cosine is flat, in length_unit")
     gate_length: bool = Field(
@@ -125,17 +127,20 @@ class RewardSettings(Settings):
     )
     overlong_buffer: PositiveInt = Field(64, description="soft over-long: the penalty grows over this many last tokens")
     repetition_ngram: PositiveInt = 3
+    min_think: int = Field(20, ge=0, description="format_thought: letters and digits between the tags, at least")
 
     @model_validator(mode="after")
     def _something_is_rewarded(self) -> RewardSettings:
         parts = (
             self.format,
+            self.format_thought,
             self.accuracy,
             self.cosine_length,
             self.cosine_similarity,
             self.length_penalty,
             self.soft_overlong,
             self.repetition,
+            self.step_markers,
         )
         if not any(parts):
             raise ValueError("every reward weight is 0: give at least one part a weight")

@@ -22,7 +22,7 @@ from postgrad.protocols import PolicySampler, Prompter, Verifier
 from postgrad.ranks import ALONE, Ranks
 from postgrad.records import Example, Graded, Problem, Status
 from postgrad.run import Failed
-from postgrad.train import shard
+from postgrad.train import habits, shard
 from postgrad.train.batch import Batch, Document, pack, packed_length, score
 from postgrad.train.reward import Weighted
 from postgrad.train.settings import PolicySettings, SftSettings
@@ -451,6 +451,9 @@ def _numbers(groups: Sequence[Sampled]) -> dict[str, float]:
         "completions/min_length": min(lengths),
         "completions/max_length": max(lengths),
         "completions/clipped_ratio": fmean(one.trace.finish == "length" for one in graded),
+        "completions/repetition": fmean(habits.repeated(one.trace.token_ids) for one in graded),
+        "completions/several_answers": fmean(habits.several_answers(one.trace.text) for one in graded),
+        "completions/without_reasoning": fmean(habits.without_reasoning(one.trace.text) for one in graded),
         "frac_reward_zero_std": fmean(not group.has_signal for group in groups),
     }
     if known:

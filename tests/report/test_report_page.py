@@ -181,7 +181,7 @@ def test_a_large_run_stays_small(tmp_path: Path) -> None:
     path = report.write(tmp_path)
     assert path.stat().st_size <= 2_000_000
     html = path.read_text(encoding="utf-8")
-    assert "500 of 6,000 points are drawn" in html
+    assert "400 of 6,000 points are drawn" in html
     assert "of 30 problems in evals/samples.jsonl" in html
     assert "characters cut" in html
     assert "And 4977 more; all are in events.jsonl." in html

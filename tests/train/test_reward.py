@@ -18,15 +18,19 @@ from postgrad.train.reward import (
     accuracy,
     cosine_length,
     cosine_similarity,
+    format_thought,
     from_settings,
     in_characters,
     in_tokens,
     length_bonus,
     length_penalty,
+    longer,
     repetition,
     require_references,
     soft_overlong,
+    step_markers,
     weighted,
+    when_correct,
     words_of,
 )
 from postgrad.train.settings import RewardSettings
@@ -244,6 +248,8 @@ def test_settings_choose_the_parts() -> None:
         length_penalty=0.5,
         soft_overlong=1,
         repetition=1,
+        format_thought=0.5,
+        step_markers=0.1,
         max_length=10,
         overlong_buffer=2,
     )
@@ -251,7 +257,7 @@ def test_settings_choose_the_parts() -> None:
     weights = {name: weight for weight, name, _ in reward.terms}
     assert "cosine_similarity" not in weights
     assert weights == {name: getattr(settings, name) for name in weights}
-    assert len(weights) == 6
+    assert len(weights) == 8
     items = group([C, C, W], [5, 9, 3])
     assert reward.parts(items)["length_penalty"] == [1.0, 0.0, 0.0]
     assert reward.parts(items)["soft_overlong"] == [0.0, -0.5, 0.0]
@@ -341,6 +347,55 @@ def test_a_verl_result_that_is_no_score_is_an_error_not_a_number(result: Any) ->
         verl(lambda **_: result)([graded(C)])
     with pytest.raises(ValueError, match="gave nan"):
         verl(lambda **_: math.nan)([graded(C)])
+
+
+# ---- form, marks, length: what can be hacked, and what takes the gain from it
+
+
+THOUGHT = "<think>\nFever and a stiff neck.</think>\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (THOUGHT + "Answer: C", 1.0),
+        (THOUGHT + "\\boxed{C}", 1.0),
+        (THOUGHT + "**Answer:** C. Meningitis\nAnswer: (C)", 1.0),  # the same one twice
+        (THOUGHT + "Answer: C\nAnswer: D", 0.0),
+        (THOUGHT + "It is C", 0.0),  # nothing says which word is the answer
+        (THOUGHT, 0.0),
+        ("Answer: C", 0.0),
+        ("<think></think>Answer: C", 0.0),
+        ("<think>ok, fine and well</think>Answer: C", 0.0),  # 13 letters
+        ("Sure! " + THOUGHT + "Answer: C", 0.0),
+        (THOUGHT + "</think>Answer: C", 0.0),
+    ],
+)
+def test_the_frame_wants_reasoning_and_one_answer(text: str, value: float) -> None:
+    assert format_thought(18)([graded(W, text=text)]) == [value]
+    assert format_thought(18)([graded(U, text=text)]) == [None]
+
+
+def test_step_marks_count_to_three_and_look_at_nothing_else() -> None:
+    texts = ["", "1. a", "1. a\n2. b", "1. a\n2. b\n3. c\n4. d", "First, a. Then, b. Finally, c.", "- \n- \n- "]
+    assert step_markers()([graded(W, text=text) for text in texts]) == pytest.approx([0, 1 / 3, 2 / 3, 1, 1, 1])
+    waits = step_markers(enough=2, pattern=re.compile(" wait"))
+    assert waits([graded(C, text="a wait b wait c wait"), graded(C, text=" waits")]) == [1.0, 0.5]
+
+
+def test_a_credit_for_length_is_the_wrong_answers_as_well_unless_it_is_gated() -> None:
+    items = group([C, W, N, U, C], [5, 10, 40, 5, 20])
+    assert longer(20)(items) == [0.25, 0.5, 1.0, None, 1.0]
+    assert when_correct(longer(20))(items) == [0.25, 0.0, 0.0, None, 1.0]
+    with pytest.raises(ValueError, match="max_length must be a positive number"):
+        longer(0)
+
+
+def test_marks_can_outweigh_correctness_and_that_is_found_before_training() -> None:
+    hacked = weighted((1.0, "accuracy", accuracy), (2.0, "longer", longer(256)))
+    assert check_order(hacked, 256).inverted_share_same_style > 0.1
+    gated = weighted((1.0, "accuracy", accuracy), (2.0, "longer", when_correct(longer(256))))
+    assert check_order(gated, 256).inverted_share == 0
 
 
 # ---- order
