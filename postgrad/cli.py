@@ -540,9 +540,10 @@ def check_kernel(
         from postgrad.kernels import evaluate as evaluation
         from postgrad.kernels import signed
         from postgrad.kernels import task as tasks
+        from postgrad.kernels.clock import any_gain, why_again
         from postgrad.kernels.verdict import ACCEPTED
 
-        settings = evaluation.Settings(budget_s=budget, clock=clock, confirm=confirm)
+        settings = evaluation.Settings(budget_s=budget, clock=clock, again=any_gain if confirm else why_again)
         given = tasks.kernel_bench(task), candidates.from_file(candidate)
         if out is not None and not out.parent.is_dir():
             raise _UsageError(f"--out {out}: there is no folder {out.parent}")

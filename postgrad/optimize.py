@@ -37,6 +37,7 @@ def search(
     """
     from postgrad.kernels import evaluate as evaluation
     from postgrad.kernels import search as searches
+    from postgrad.kernels.clock import any_gain
     from postgrad.kernels.environment import environment
     from postgrad.kernels.task import kernel_bench
 
@@ -44,7 +45,7 @@ def search(
     where = environment(task=given.source, code="", seeds={}, compiler=None)
     told = ", ".join(f"{key} {value}" for key, value in sorted({**where.hardware, **where.versions}.items()))
     quick = evaluation.Settings(budget_s=seconds, clock=clock)
-    slow = evaluation.Settings(budget_s=CONFIRM * seconds, clock=clock, confirm=True)
+    slow = evaluation.Settings(budget_s=CONFIRM * seconds, clock=clock, again=any_gain)
     settings = searches.Settings(evaluations=budget, answers=4 * budget, strategy=strategy, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     with (

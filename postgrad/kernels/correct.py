@@ -34,6 +34,8 @@ from postgrad.kernels.verdict import Finding, Reason
 RARE = ("outliers", "heavy", "sorted", "one_hot")
 """Distributions in which few values decide."""
 REPEATS = 3
+ENOUGH = 16
+"""Elements of an input that can be put in another order, and of which one hardly decides the output."""
 MOST = 12
 """Findings of one check: the rest says the same."""
 
@@ -468,9 +470,8 @@ def _parameters_kept(subject: Subject) -> Iterator[Finding]:
 
 def caches(subject: Subject) -> Iterator[Finding]:
     """Pairs of calls whose inputs differ in one way only; an answer of the first to the second names what was the key."""
-    case = min(subject.reference.cases, key=lambda one: sum(int(np.prod(shape)) for shape in one.inputs))
-    if min(int(np.prod(shape)) for shape in case.inputs) < 2:  # nothing to permute
-        case = subject.case
+    large = [one for one in subject.reference.cases if all(np.prod(shape) >= ENOUGH for shape in one.inputs if shape)]
+    case = min(large, key=lambda one: sum(int(np.prod(shape)) for shape in one.inputs), default=subject.case)
     draw = subject.reference.drawn
 
     def probe(

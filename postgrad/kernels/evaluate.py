@@ -25,6 +25,7 @@ from postgrad.kernels import clock, roofline
 from postgrad.kernels.admit import admit
 from postgrad.kernels.build import FLAGS, Built, build, compiler
 from postgrad.kernels.candidate import Candidate, fault
+from postgrad.kernels.clock import why_again
 from postgrad.kernels.correct import Subject, check, misbehaviour
 from postgrad.kernels.correct import settings as settings_of
 from postgrad.kernels.environment import environment
@@ -61,6 +62,14 @@ def unread(_candidate: Candidate, _task: Task) -> Iterable[Finding]:
     return ()
 
 
+Again = Callable[[Timing, float | None], str | None]
+"""(a measurement, the task's best speed-up so far) -> why it must be made again; None where it stands."""
+
+
+def stands(_timing: Timing, _best: float | None) -> None:
+    """No second measurement."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     budget_s: float = 10.0
@@ -77,8 +86,26 @@ class Settings:
     scan: Scan = static
     clock: clock.Clock = "wall"
     """cpu: on a busy machine, for kernels of one thread."""
-    confirm: bool = False
-    """Measure again with other workers whatever is not 1, not only what is suspicious."""
+    again: Again = why_again
+    """Which gains are measured again with other workers, those that are suspicious or `clock.any_gain`."""
+
+
+def quick(cache: Path | None = None) -> Settings:
+    """For training on `loops`: thousands of kernels, of tasks at their `quick` sizes (`python -m bench.kernel_quick` tells what one costs).
+
+    Right or wrong is told as ever: every distribution at every size, fresh values, every probe, outputs of timed calls judged
+    afterwards. What is given up lies in the number, so a kernel that matters is judged again by `Settings()` at the loop's own size:
+
+        24 to 48 rounds in half a second, the interval up to 50 % wide to either side: small gains are told as 1, large ones vary
+        CPU time, so that compilers and another task may run beside it: a kernel that waits is not found out
+        the two clocks may differ by 2: of calls that do the work of others only the crass are seen
+        small sizes, in caches, of which a question takes 3 to 20 %: gains are drawn toward 1
+        gains above 3 are not measured again by other workers
+        the task is not admitted: ask `Evaluator(task).admission()` once before
+        one draw of the own values at the timed size before the clock, not three
+    """
+    rules = clock.Rules(bucket_rounds=3, gate=0.2, widest=0.5, precise=0.1, most_rounds=48, overhead=0.2, disagree=2.0)
+    return Settings(budget_s=0.5, seeds=1, rules=rules, admission=False, cache=cache, clock="cpu", again=stands)
 
 
 @dataclass(slots=True)
@@ -178,8 +205,7 @@ class Evaluator:
         findings += found
         if timing is None or conclude(findings) in (REJECTED, UNCHECKED):
             return findings, timing
-        gained = self.settings.confirm and timing.speedup not in (None, 1.0)
-        if gained or clock.why_again(timing, best) is not None:
+        if self.settings.again(timing, best) is not None:
             findings, timing = self._again(candidate, findings, timing)
         return findings, timing
 
@@ -224,7 +250,7 @@ class Evaluator:
             prepare=trial.prepare,
             clock=self.settings.clock,
         )
-        found = [*trial.judge(self.settings.budget_s / 2), *settings_of(subject), *timing.findings]
+        found = [*trial.judge(timing.spent_s / 4), *settings_of(subject), *timing.findings]
         slow = roofline.check(timing, self._bound(subject)) if timing.candidate_s else None
         found += [slow] if slow is not None else []
         if conclude(found) in (REJECTED, UNCHECKED) and timing.speedup is not None:

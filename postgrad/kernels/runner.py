@@ -15,13 +15,11 @@ A buffer set holds views {"dtype", "shape", "stride", "offset"}: offset in bytes
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import mmap
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +98,8 @@ class Modules:
 
     def load(self, told: dict[str, Any]) -> dict[str, Any]:
         """Import the source and make the implementation: a class is constructed right after seeding, a function is taken as it is."""
+        import importlib.util
+
         name, torch = told["name"], self.torch
         path = os.path.abspath(f"{name}.py")
         with open(path, "w", encoding="utf-8") as file:
@@ -481,6 +481,8 @@ def _told(error: BaseException) -> dict[str, Any]:
     """An error for the grader: its kind, its text, and the line of the loaded code where it arose."""
     if isinstance(error, Refused):
         return {"kind": error.kind, "text": str(error)[:2000], "line": None}
+    import traceback  # not at the start: a worker of C++ lives for a fifth of a second, and most never need it
+
     kind = "exit" if isinstance(error, SystemExit) else "memory" if isinstance(error, MemoryError) else "raised"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if os.path.basename(frame.filename) in LOADED]

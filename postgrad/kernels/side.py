@@ -37,7 +37,7 @@ ALIGNED = 64
 SCATTER = 1 << 20
 """Bytes over which the start of a buffer set is spread."""
 GUARD_BYTE, POISON_BYTE = 0xA5, 0xFF
-"""0xFF in every byte is a NaN in each floating type."""
+"""0xFF in every byte is a NaN in each floating type, and the largest number without sign."""
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONHASHSEED": "0"}
 """One thread, which sleeps where it waits: CPU-seconds are then those of the work."""
 START_S = 120.0
@@ -269,10 +269,8 @@ class Side:
 
     def poisoned(self, k: int) -> list[Array]:
         """Where an output still holds what the grader had put there."""
-        return [
-            np.all(self._raw(view).reshape(*view["shape"], -1) == POISON_BYTE, axis=-1)
-            for view in self._sets[k].outputs
-        ]
+        bits = [_bits(self._array(view)) for view in self._sets[k].outputs]
+        return [one == np.iinfo(one.dtype).max for one in bits]
 
     def changed_inputs(self, k: int) -> list[int]:
         """Places of inputs whose bytes are not those that were placed."""
@@ -280,7 +278,7 @@ class Side:
         return [
             place
             for place, (view, given) in enumerate(zip(held.inputs, held.given, strict=True))
-            if self._array(view).tobytes() != np.ascontiguousarray(given).tobytes()
+            if not np.array_equal(_bits(self._array(view)), _bits(given))
         ]
 
     def broken_guards(self, k: int) -> int:
@@ -372,6 +370,12 @@ def _strides(shape: tuple[int, ...], transposed: bool) -> tuple[list[int], int]:
     if transposed and len(shape) > 1:
         stride[-2:] = [stride[-1], stride[-2]]
     return stride, math.prod(shape)
+
+
+def _bits(values: Array) -> Array:
+    """All bytes of an element as one number, which compares NaN and is faster than byte by byte."""
+    found: Array = values.view(f"u{values.itemsize}")
+    return found
 
 
 def stored_all(values: Sequence[Array], specs: Sequence[Spec]) -> list[Array]:

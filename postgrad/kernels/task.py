@@ -137,16 +137,18 @@ class Loop(Protocol):
     def labels(self) -> Mapping[str, str]: ...
 
 
-def of_loop(loop: Loop, oracle: Callable[[Sequence[Array]], Array]) -> Task:
-    """A loop as a task: of_loop(one, lambda arrays: loops.oracle(one, arrays))."""
+def of_loop(loop: Loop, oracle: Callable[[Sequence[Array]], Array], *, timed: Sequence[int] | None = None) -> Task:
+    """A loop as a task: of_loop(one, lambda arrays: loops.oracle(one, arrays)). `timed`: sizes in the place of the loop's own."""
 
     def case(size: Sequence[int]) -> Case:
         lengths = dict(zip(loop.dims, size, strict=True))
         shapes = tuple(tuple(lengths[name] for name in each.dims) for each in loop.inputs)
         return Case(shapes, tuple(lengths[name] for name in loop.output) or (1,), tuple(size))
 
-    cases = [case(size) for size in loop.sizes]
-    return native(loop.id, loop.reference, timed=case(loop.timed), cases=cases, oracle=oracle, labels=loop.labels)
+    chosen = tuple(loop.timed if timed is None else timed)
+    # The loop's own timed size is the last of its sizes.
+    cases = [case(size) for size in loop.sizes if size != loop.timed]
+    return native(loop.id, loop.reference, timed=case(chosen), cases=cases, oracle=oracle, labels=loop.labels)
 
 
 def kernel_bench(path: Path, **settings: object) -> Task:

@@ -82,7 +82,13 @@ def _kibibytes(text: bytes, *kinds: bytes) -> int:
 def _read(path: str) -> bytes:
     """Empty where the process is gone."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        # Not through a file object, which takes twice as long: a timed call asks four times.
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        return b"".join(iter(lambda: os.read(number, 1 << 16), b""))
+    except OSError:
+        return b""
+    finally:
+        os.close(number)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postgrad.kernels.clock import Rules, confirmed, measure, reverified, why_again
+from postgrad.kernels.clock import Rules, any_gain, confirmed, measure, reverified, why_again
 from postgrad.kernels.scripted import (
     Call,
     Machine,
@@ -368,6 +368,24 @@ def test_a_task_that_is_too_small_has_no_number() -> None:
     assert large.speedup == 1.99
 
 
+def test_what_an_empty_call_costs_is_asked_of_the_clock_that_counts() -> None:
+    """Waking up a worker takes wall time; what it does then takes CPU time."""
+
+    class Answers(ScriptedSide):
+        def empty(self) -> float:
+            self._cpu += 2e-5
+            return super().empty()
+
+    def tried(clock: Literal["wall", "cpu"], seconds: float) -> Timing:
+        machine = Machine()
+        sides = (Answers(machine, constant(factor * seconds), empty_s=1e-4) for factor in (2, 1))
+        return measure(*sides, 10, random.Random(0), rules=Rules(most_rounds=100), clock=clock, now=machine.now)
+
+    assert Reason.T19_TOO_SMALL in reasons(tried("wall", 5e-4))
+    assert tried("cpu", 5e-4).speedup == 2.0
+    assert Reason.T19_TOO_SMALL in reasons(tried("cpu", 1e-4))
+
+
 def test_means_that_vary_are_refused() -> None:
     def changing() -> Iterator[Call]:
         while True:
@@ -453,6 +471,8 @@ def test_two_that_agree_give_the_one_nearer_to_one() -> None:
     assert both.again is not None
     assert both.ratio == pytest.approx(4.0)
     assert why_again(both, None) is None, "once is enough"
+    assert any_gain(both, None) is None
+    assert [any_gain(fast(ratio), None) is not None for ratio in (1.0, 1.05, 0.9)] == [False, True, True]
     assert reverified(fast(4.0), fast(4.4 - 1e-9)).speedup == 4.0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from postgrad.domains import loops
 from postgrad.kernels import candidate, released, task
 from postgrad.kernels.candidate import Candidate
 from tests.kernels.small_tasks import MODEL, squares
@@ -17,6 +18,17 @@ def written(folder: Path, name: str, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_a_loop_can_be_timed_at_another_size() -> None:
+    """The sizes to check at stay: only the timed one is another."""
+    (made,) = loops.tasks("train", 1, seed=0, families=["norm"])
+    usual, small = (task.of_loop(made.task, lambda arrays: arrays[0], timed=timed) for timed in (None, made.task.quick))
+    assert usual.timed is not None
+    assert small.timed is not None
+    assert (usual.timed.lengths, small.timed.lengths) == (made.task.timed, made.task.quick)
+    assert usual.cases == small.cases
+    assert [case.lengths for case in small.cases] == [*made.task.sizes[:-1]]
 
 
 def test_a_file_in_kernel_bench_s_form_is_a_task(tmp_path: Path) -> None:

@@ -56,6 +56,26 @@ def test_zeros_are_not_close_to_small_outputs() -> None:
     assert wrong.share > 0.99
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_short_way_to_right_is_never_another_way(monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    """Errors of every size around the bounds, NaN and infinities: what few passes accept, the whole rule accepts."""
+    rng = np.random.default_rng(5)
+    accepted = 0
+    for scale in 10.0 ** np.arange(-9, 1):
+        right = rng.standard_normal((6, 40)) * rng.choice([1e-3, 1.0, 1e3], (6, 1))
+        bounds = envelope(
+            right, right.astype(np.float32).astype(np.float64), rounded(right, 11), "float32", exact=exact
+        )
+        got = [right * (1 + scale * rng.standard_normal(right.shape)), right.copy(), right.copy(), right.copy()]
+        got[1][2, 3], got[2][0, 0] = np.nan, np.inf
+        short = [bounds.mismatch(one) is None for one in got]
+        with monkeypatch.context() as patched:
+            patched.setattr(Envelope, "_plainly_right", lambda *_: False)
+            assert short == [bounds.mismatch(one) is None for one in got]
+        accepted += sum(short)
+    assert accepted == 10 if exact else 10 < accepted < 20
+
+
 def test_one_wrong_element_in_a_large_output_is_seen() -> None:
     right = np.random.default_rng(2).standard_normal((100, 1000))
     got = right.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from postgrad.domains import loops
 from postgrad.grading import grade
 from postgrad.kernels import clock
 from postgrad.kernels.candidate import Candidate
-from postgrad.kernels.evaluate import Settings
+from postgrad.kernels.evaluate import Settings, quick
 from postgrad.kernels.task import of_loop
-from postgrad.kernels.verdict import KernelVerdict
+from postgrad.kernels.verdict import UNCHECKED, KernelVerdict
 from postgrad.kernels.verifier import KernelVerifier
 from postgrad.records import Problem, Status, Trace
 
@@ -65,6 +66,44 @@ def test_a_batch_of_answers(verifier: KernelVerifier, heard: list[KernelVerdict]
     if first.status is Status.CORRECT:
         assert again == first, "a code is judged once"
         assert len(heard) == 3
+
+
+def test_tasks_side_by_side_for_training(tmp_path: Path) -> None:
+    """`quick` at the loops' `quick` sizes: wrong is wrong, right is right where the machine lets a number be had, and a batch asks once."""
+    made = loops.tasks("train", 2, seed=3, families=["matmul", "softmax"])
+    tasks = {one.task.id: of_loop(one.task, partial(loops.oracle, one.task), timed=one.task.quick) for one in made}
+    rows = []
+    for one in made:
+        right = loops.variants(one)[-1]
+        wrong = [each.code for each in loops.mistakes(one, right) if each.fails == "values"][:2]
+        texts = [loops.answer(code) for code in (right.code, *wrong, wrong[0])] + ["nothing"]
+        rows.append([Trace(one.task.id, text, (), (), "stop") for text in texts])
+    problems = [loops.problem(one) for one in made]
+    judged: list[tuple[str, str]] = []
+    settings = quick(tmp_path)
+    with KernelVerifier(
+        tasks,
+        code_of,
+        settings,
+        seed=0,
+        at_once=2,
+        heard=lambda problem, one, _: judged.append((problem.id, one.sha256)),
+    ) as verifier:
+        graded = grade(problems, rows, verifier)
+        assert len(judged) == len(set(judged)) == 6
+        for row in graded:
+            first, *wrong, silent = (one.verdict for one in row)
+            assert first.status in (Status.CORRECT, Status.UNCHECKED), first.reason
+            assert [one.status for one in wrong] == [Status.WRONG] * 3
+            assert silent.status is Status.NO_ANSWER
+        unsure = sum(verdict.status is UNCHECKED for verdict in verifier.verdicts.values())
+        grade(problems, rows, verifier)
+        assert len(judged) == 6 + unsure, "what is unchecked is asked again by the next batch"
+
+
+def test_what_is_timed_by_the_wall_is_timed_alone() -> None:
+    with pytest.raises(ValueError, match="at_once=2: kernels that run side by side slow each other"):
+        KernelVerifier({}, code_of, Settings(), at_once=2)
 
 
 def test_a_problem_without_a_task_is_an_error(verifier: KernelVerifier) -> None:

@@ -69,6 +69,7 @@ ELEMENTWISE = Family(
     ("N",),
     sizes=((1,), (17,), (1003,), (2050,)),
     timed=(300_007,),
+    quick=(100_003,),
     draw=_draw,
     cpp=_cpp,
     python=_python,

@@ -117,6 +117,7 @@ def _task(family: Family, spec: Spec, split: Split) -> Task:
         output=family.output_of(spec) if family.output_of else family.output,
         sizes=(*family.sizes, family.timed),
         timed=family.timed,
+        quick=family.quick,
         reference=family.cpp(spec, frozenset()),
         statement=f"def function(xp, {names}):\n{lines}",
         labels={

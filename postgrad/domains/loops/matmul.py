@@ -107,6 +107,7 @@ MATMUL = Family(
     ("M", "N"),
     sizes=((1, 1, 1), (3, 5, 7), (17, 33, 18), (5, 67, 3)),
     timed=(151, 163, 157),
+    quick=(97, 103, 101),
     draw=_draw,
     cpp=_cpp,
     python=_python,

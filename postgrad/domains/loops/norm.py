@@ -127,6 +127,7 @@ NORM = Family(
     ("R", "C"),
     sizes=((1, 1), (3, 5), (7, 67), (33, 130)),
     timed=(1031, 1027),
+    quick=(257, 1027),
     draw=_draw,
     cpp=_cpp,
     python=_python,

@@ -192,6 +192,7 @@ REDUCE = Family(
     (),
     sizes=((1, 1), (3, 5), (7, 67), (65, 130)),
     timed=(1031, 2051),
+    quick=(257, 1027),
     draw=_draw,
     cpp=_cpp,
     python=_python,

@@ -112,6 +112,7 @@ SOFTMAX = Family(
     ("R", "C"),
     sizes=((1, 1), (3, 5), (7, 67), (33, 130)),
     timed=(1607, 259),
+    quick=(515, 259),
     draw=_draw,
     cpp=_cpp,
     python=_python,

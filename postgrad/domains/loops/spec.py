@@ -116,6 +116,7 @@ class Family:
     output: tuple[str, ...]
     sizes: tuple[tuple[int, ...], ...]
     timed: tuple[int, ...]
+    quick: tuple[int, ...]
     draw: Callable[[np.random.Generator], Spec]
     cpp: Callable[[Spec, Style], str]
     """The kernel's text in a style; the empty style is the reference."""

@@ -33,6 +33,8 @@ class Task:
     """Values of `dims` to check at: small and odd ones, where tails and edges show, and last `timed`."""
     timed: tuple[int, ...]
     """Values of `dims` to time at: the reference needs about a millisecond or more on one core."""
+    quick: tuple[int, ...]
+    """Values of `dims` to time at where thousands of kernels are judged, in training: about a fifth of that."""
     reference: str
     """C++, naive and right: separate passes, no thought for the order of loops."""
     statement: str
