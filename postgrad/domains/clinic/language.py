@@ -1,0 +1,119 @@
+r"""How the clinic speaks: names, questions, reasoning, and a tokenizer with one token for each.
+
+    Findings fever rash; negative bex. Diagnosis?      <think>
+    A. dremia                                          1. dremia fever2 rash1=3
+    B. gorvia                                          ...
+    C. arvosis                                         5. negative bex: dremia arvosis
+    D. hulosis                                         6. gorvia
+                                                       </think>
+                                                       \boxed{B}
+
+Every disease, test and drug is invented, so that nothing here can be taken for medicine or known from elsewhere. Names
+do not depend on the world's seed: one tokenizer serves all worlds, and a model can be carried from one to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DISEASES = (
+    "arvosis",
+    "belitis",
+    "corvemia",
+    "dremia",
+    "eltosis",
+    "fenitis",
+    "gorvia",
+    "hulosis",
+    "irmitis",
+    "jaspemia",
+    "kelosis",
+    "lorvitis",
+)
+FINDINGS = ("fever", "rash", "cough", "pain", "chills", "itch", "ache", "sweat", "nausea", "thirst", "pallor", "tremor")
+TESTS = ("arb", "bex", "cil", "dov", "ept", "fro", "gam", "hed")
+DRUGS = ("abrol", "bentin", "cafene", "dozol", "evirin", "fastat", "golide", "hexine", "imaprol", "jorone")
+CONDITIONS = ("renal", "hepatic", "pregnant", "asthmatic", "ulcer", "anemic", "frail", "infant")
+SCORES = ("Arca", "Bolt", "Cura", "Dent", "Elba", "Faro")
+FACTORS = (
+    "age",
+    "smoking",
+    "weight",
+    "stroke",
+    "lesion",
+    "edema",
+    "bleed",
+    "shock",
+    "sepsis",
+    "fall",
+    "lactate",
+    "clot",
+)
+BANDS = ("low", "moderate", "high", "grave")
+CODES = tuple(f"K{number:02}" for number in range(96))
+ORGANS = ("heart", "lung", "liver", "kidney", "brain", "skin", "bone", "blood", "eye", "ear", "gut", "nerve")
+LETTERS = "ABCD"
+"""Every question has as many options."""
+
+NAMES = (*DISEASES, *FINDINGS, *TESTS, *DRUGS, *CONDITIONS, *SCORES, *FACTORS, *BANDS, *CODES, *ORGANS)
+PHRASES = (
+    "Findings", "; negative", ". Diagnosis?", "Treat", " with", ". Drug?", "Chances", ". Next test?", "Score", ". Risk?",
+    "Agent", ". Organ?", " ok", " no", " negative",
+)  # fmt: skip
+LAYOUT = (
+    "<think>",
+    "\n</think>\n",
+    "</think>",
+    "\\boxed{",
+    *(f"\n{letter}." for letter in LETTERS),
+    *(f"\n{number}." for number in range(1, 10)),
+    *("user", "assistant", "system"),
+)
+
+
+def named(*names: str) -> str:
+    """Each with the space before it that belongs to its token."""
+    return "".join(f" {name}" for name in names)
+
+
+def question(stem: str, options: Sequence[str]) -> str:
+    lettered = zip(LETTERS, options, strict=True)
+    return stem + "".join(f"\n{letter}. {option}" for letter, option in lettered)
+
+
+def trace(steps: Sequence[str], letter: str) -> str:
+    """The paper's form of an answer: numbered steps inside <think>, then one answer."""
+    numbered = "".join(f"\n{number}.{step}" for number, step in enumerate(steps, start=1))
+    return f"<think>{numbered}\n</think>\n{answer(letter)}"
+
+
+def answer(letter: str) -> str:
+    return f"\\boxed{{{letter}}}"
+
+
+def tokenizer() -> Any:
+    """A byte-level tokenizer with one token for each name and phrase; encodes any text, saves as a Hugging Face folder."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    fields = (*LAYOUT, *PHRASES, *(f" {name}" for name in NAMES))
+    core.add_tokens([AddedToken(field, normalized=False) for field in fields])
+    core.add_special_tokens(
+        [AddedToken(token, normalized=False) for token in ("<|im_start|>", "<|im_end|>", "<|pad|>")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
