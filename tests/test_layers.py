@@ -23,7 +23,20 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 LAYERS = (
     ("records",),
-    ("protocols", "chat", "config", "run", "progress", "ranks", "track", "grading", "attention", "sandbox", "database"),
+    (
+        "protocols",
+        "chat",
+        "config",
+        "run",
+        "progress",
+        "ranks",
+        "track",
+        "grading",
+        "attention",
+        "sandbox",
+        "database",
+        "options",
+    ),
     ("data", "verify", "sample", "train", "evals", "report", "domains", "kernels"),
     ("wiring",),
     ("recipes",),

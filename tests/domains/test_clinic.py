@@ -19,7 +19,7 @@ from postgrad.domains import clinic
 from postgrad.domains.clinic import language
 from postgrad.domains.clinic.world import band
 from postgrad.records import Problem, Status, Trace
-from postgrad.verify.choice import choice
+from postgrad.verify.choice import choice, turned
 
 SPLITS = get_args(clinic.Split)
 COUNTS = {"train": 1500, "validation": 250, "test": 500}
@@ -118,6 +118,13 @@ def test_the_oracle_finds_every_answer_in_every_world(
         assert problem.gold == oracle(known, problem.prompt[-1].content)
         for text in (problem.reference or "", clinic.answer_only(problem)):
             assert choice(problem, Trace(problem.id, text, (), (), "stop")).status is Status.CORRECT
+
+
+def test_turning_the_options_keeps_the_answer(generated: dict[str, list[Problem]]) -> None:
+    for problem in generated["test"][:50]:
+        for places in range(4):
+            moved = turned(problem, places)
+            assert moved.gold == oracle(WORLD, moved.prompt[-1].content)
 
 
 def test_every_step_of_every_worked_solution_is_true(generated: dict[str, list[Problem]]) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from postgrad.records import Problem, Status, Trace
-from postgrad.verify.choice import choice, chosen
+from postgrad.grading import judged
+from postgrad.options import LETTERS, asked, question
+from postgrad.records import Graded, Message, Problem, Status, Trace
+from postgrad.verify.choice import choice, chosen, consistent, content, turned
 from postgrad.verify.gold import keep_checkable
 
 
@@ -63,3 +67,65 @@ def test_verdicts() -> None:
 def test_golds_are_checkable() -> None:
     problems = [Problem(letter, (), letter) for letter in "ABCDEFGHIJ"]
     assert keep_checkable(problems, choice).kept == tuple(problems)
+
+
+# ---- The order of options -------------------------------------------------------------------------------------------
+
+STEM = "A man of 40.\nA. fumigatus is found.\nWhat now?"
+OPTIONS = ("wait", "two drugs:\nthis and that", "B. fragilis cover", "surgery")
+
+
+def problem(stem: str = STEM, options: tuple[str, ...] = OPTIONS, gold: str = "C") -> Problem:
+    return Problem(
+        "p", (Message("system", "Answer."), Message("user", question(stem, options))), gold, {"k": "v"}, "so C"
+    )
+
+
+def answered(given: Problem, text: str) -> Graded:
+    return judged(given, Trace(given.id, text, (), (), "stop"), choice)
+
+
+def test_a_turned_problem_asks_the_same_in_another_order() -> None:
+    moved = turned(problem(), 1)
+    assert (moved.id, moved.gold, moved.reference, moved.labels) == ("p@1", "D", None, {"k": "v"})
+    assert moved.prompt[0] == problem().prompt[0]
+    assert asked(moved.prompt[-1].content) == (STEM, (OPTIONS[3], *OPTIONS[:3]))
+
+
+@given(
+    stem=st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])),
+    options=st.lists(st.text("abAB. 1", min_size=1), min_size=2, max_size=10, unique=True),
+    data=st.data(),
+)
+def test_turning_keeps_what_the_answer_says(stem: str, options: list[str], data: st.DataObject) -> None:
+    assume(not stem.startswith("A. "))
+    at, places = data.draw(st.integers(0, len(options) - 1)), data.draw(st.integers(0, 2 * len(options)))
+    given_ = problem(stem, tuple(options), LETTERS[at])
+    moved = turned(given_, places)
+    right = [answered(one, f"\\boxed{{{one.gold}}}") for one in (given_, moved)]
+    assert all(item.verdict.status is Status.CORRECT for item in right)
+    assert content(right[0].problem, right[0].trace) == content(right[1].problem, right[1].trace) == options[at]
+    back = turned(moved, -places)
+    assert (back.prompt, back.gold) == (given_.prompt, given_.gold)
+
+
+def test_consistency_is_of_the_option_and_not_of_its_letter() -> None:
+    turns = [turned(problem(), places) for places in range(4)]
+
+    def consistency(*letters: str) -> bool | None:
+        return consistent([answered(one, f"Answer: {said}") for one, said in zip(turns, letters, strict=True)])
+
+    assert consistency("C", "D", "A", "B") is True, "the right one, wherever it stands"
+    assert consistency("A", "B", "C", "D") is True, "a wrong one, wherever it stands"
+    assert consistency("A", "A", "A", "A") is False, "always the first"
+    assert consistency("C", "D", "A", "C") is False
+    assert consistency("C", "D", "A", "?") is False, "no answer is not the same answer"
+    assert consistency("E", "E", "E", "E") is False, "there is no option E"
+    unknown = [answered(Problem("p", one.prompt, None), "Answer: A") for one in turns]
+    assert consistent(unknown) is None
+
+
+def test_what_cannot_be_turned_is_named() -> None:
+    for given_ in (Problem("q", (Message("user", "1 + 1?"),), "2"), problem(gold="E"), problem(gold="wait")):
+        with pytest.raises(ValueError, match=f"problem '{given_.id}': wanted a prompt that ends in lines of options"):
+            turned(given_, 1)

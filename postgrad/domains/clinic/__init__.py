@@ -20,8 +20,9 @@ from typing import Literal
 import numpy as np
 
 from postgrad.domains.clinic.families import FAMILIES, LEVELS, Case
-from postgrad.domains.clinic.language import LETTERS, answer, question, tokenizer, trace
+from postgrad.domains.clinic.language import answer, tokenizer, trace
 from postgrad.domains.clinic.world import World, world
+from postgrad.options import LETTERS, question
 from postgrad.records import Message, Problem
 
 __all__ = ["FAMILIES", "LEVELS", "Split", "World", "answer_only", "problems", "split_of", "tokenizer", "world"]

@@ -17,48 +17,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from postgrad.options import LETTERS
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-DISEASES = (
-    "arvosis",
-    "belitis",
-    "corvemia",
-    "dremia",
-    "eltosis",
-    "fenitis",
-    "gorvia",
-    "hulosis",
-    "irmitis",
-    "jaspemia",
-    "kelosis",
-    "lorvitis",
-)
-FINDINGS = ("fever", "rash", "cough", "pain", "chills", "itch", "ache", "sweat", "nausea", "thirst", "pallor", "tremor")
-TESTS = ("arb", "bex", "cil", "dov", "ept", "fro", "gam", "hed")
-DRUGS = ("abrol", "bentin", "cafene", "dozol", "evirin", "fastat", "golide", "hexine", "imaprol", "jorone")
-CONDITIONS = ("renal", "hepatic", "pregnant", "asthmatic", "ulcer", "anemic", "frail", "infant")
-SCORES = ("Arca", "Bolt", "Cura", "Dent", "Elba", "Faro")
-FACTORS = (
-    "age",
-    "smoking",
-    "weight",
-    "stroke",
-    "lesion",
-    "edema",
-    "bleed",
-    "shock",
-    "sepsis",
-    "fall",
-    "lactate",
-    "clot",
-)
+DISEASES = ("arvosis", "belitis", "corvemia", "dremia", "eltosis", "fenitis", "gorvia", "hulosis")
+FINDINGS = ("fever", "rash", "cough", "pain", "chills", "itch", "nausea", "tremor")
+TESTS = ("arb", "bex", "cil", "dov", "ept", "fro")
+DRUGS = ("abrol", "bentin", "cafene", "dozol", "evirin", "fastat", "golide", "hexine")
+CONDITIONS = ("renal", "hepatic", "pregnant", "asthmatic", "ulcer", "frail")
+SCORES = ("Arca", "Bolt", "Cura", "Dent")
+FACTORS = ("age", "smoking", "stroke", "lesion", "edema", "bleed", "shock", "sepsis", "fall", "clot")
 BANDS = ("low", "moderate", "high", "grave")
-CODES = tuple(f"K{number:02}" for number in range(96))
-ORGANS = ("heart", "lung", "liver", "kidney", "brain", "skin", "bone", "blood", "eye", "ear", "gut", "nerve")
-LETTERS = "ABCD"
-"""Every question has as many options."""
+CODES = tuple(f"K{number:02}" for number in range(48))
+ORGANS = ("heart", "lung", "liver", "kidney", "brain", "skin", "bone", "blood")
 
 NAMES = (*DISEASES, *FINDINGS, *TESTS, *DRUGS, *CONDITIONS, *SCORES, *FACTORS, *BANDS, *CODES, *ORGANS)
 PHRASES = (
@@ -70,7 +44,7 @@ LAYOUT = (
     "\n</think>\n",
     "</think>",
     "\\boxed{",
-    *(f"\n{letter}." for letter in LETTERS),
+    *(f"\n{letter}." for letter in LETTERS[:4]),
     *(f"\n{number}." for number in range(1, 10)),
     *("user", "assistant", "system"),
 )
@@ -79,11 +53,6 @@ LAYOUT = (
 def named(*names: str) -> str:
     """Each with the space before it that belongs to its token."""
     return "".join(f" {name}" for name in names)
-
-
-def question(stem: str, options: Sequence[str]) -> str:
-    lettered = zip(LETTERS, options, strict=True)
-    return stem + "".join(f"\n{letter}. {option}" for letter, option in lettered)
 
 
 def trace(steps: Sequence[str], letter: str) -> str:

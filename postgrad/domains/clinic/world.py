@@ -51,9 +51,9 @@ def world(seed: int) -> World:
     return World(
         seed=seed,
         points=table(language.DISEASES, language.FINDINGS),
-        positive={test: frozenset(some(language.DISEASES, int(rng.integers(4, 8)))) for test in language.TESTS},
+        positive={test: frozenset(some(language.DISEASES, int(rng.integers(3, 6)))) for test in language.TESTS},
         lines={disease: some(language.DRUGS, LINES) for disease in language.DISEASES},
-        forbidden={drug: frozenset(some(language.CONDITIONS, 3)) for drug in language.DRUGS},
+        forbidden={drug: frozenset(some(language.CONDITIONS, 2)) for drug in language.DRUGS},
         risks=table(language.SCORES, language.FACTORS),
         seats={code: str(rng.choice(language.ORGANS)) for code in language.CODES},
     )
