@@ -356,6 +356,24 @@ def report(
 
 
 @app.command()
+def diagnose(folder: RunFolder, debug: Debug = False) -> None:
+    """Say what a run's numbers show: a hacked reward, instability, nothing learnt. JSON lines to stdout, words to stderr."""
+    with _endings(debug):
+        import json
+        from dataclasses import asdict
+
+        from postgrad import diagnose as reading
+
+        try:
+            stages, alarms = reading.diagnose(folder)
+        except ValueError as error:
+            raise _UsageError(error) from error
+        for alarm in alarms:
+            typer.echo(json.dumps(asdict(alarm), ensure_ascii=False))
+        _say(reading.told(stages, alarms))
+
+
+@app.command()
 def plan(
     recipe: Recipe,
     overrides: Overrides = None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from postgrad.records import Graded, Problem, Trace, Verdict
+from postgrad.records import Alarm, Graded, Problem, Trace, Verdict
 
 
 class Spent(Exception):
@@ -58,4 +58,20 @@ class Prepared(Verifier, Protocol):
 class Reward(Protocol):
     def __call__(self, group: Sequence[Graded]) -> list[float | None]:
         """One number for each trace of ONE problem's group; None: could not be rewarded, leaves the group."""
+        ...
+
+
+class Watch(Protocol):
+    """Looks at a run's numbers as they are logged."""
+
+    def see(self, stage: str, step: int, numbers: Mapping[str, float]) -> Sequence[Alarm]:
+        """What is told at this row, each alarm once for as long as it lasts."""
+        ...
+
+    def recall(self, stage: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Forget what was seen of a stage, and see these rows of metrics.jsonl instead, silently: the run goes on from there."""
+        ...
+
+    def standing(self, stage: str) -> int:
+        """How many alarms were told and still last."""
         ...

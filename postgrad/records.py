@@ -96,6 +96,27 @@ class Graded:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something in a run's numbers that usually goes wrong on."""
+
+    name: str
+    level: Literal["warning", "alarm"]
+    """A warning wastes the run, an alarm ruins what it makes."""
+    stage: str
+    step: int
+    """When it was told."""
+    since: int
+    """The step that it began at or after."""
+    seen: str
+    """What, with its numbers."""
+    help: str
+    """What usually helps."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.seen}, since about step {self.since}. {self.help}."
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One supervised row: loss on `response` only, times `weight` (weight 2 is the same as two copies)."""
 

@@ -22,7 +22,9 @@ from typing import Any, Literal
 
 from postgrad import __version__
 from postgrad.progress import Progress, silent
+from postgrad.protocols import Watch
 from postgrad.ranks import ALONE, Ranks
+from postgrad.records import Alarm
 from postgrad.track import Name, Queued, start
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "math-verify", "pydantic")
@@ -34,6 +36,14 @@ class Failed(RuntimeError):
 
 class Preempted(Exception):
     """The run was asked to stop, saved itself, and can be resumed. Exit code 75, or 130 for Ctrl-C."""
+
+
+class Alarmed(Exception):
+    """A stage that is to go back at an alarm was ended by one."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        super().__init__(str(alarm))
+        self.alarm = alarm
 
 
 class Run:
@@ -50,6 +60,8 @@ class Run:
         self.ranks: Ranks = ALONE
         self.progress: Progress = silent()
         self.trackers: list[Queued] = []
+        self.watch: Watch | None = None
+        self.ends_at_alarm = False
         self.stop_requested: str | None = None
         """Set by signal handlers to the signal's name; stages look at it between steps, others by `stop_if_asked`."""
         self._started = time.monotonic()
@@ -180,6 +192,18 @@ class Run:
             self.trackers = []
 
     @contextlib.contextmanager
+    def watched(self, watch: Watch, *, ends_at_alarm: bool = False) -> Iterator[None]:
+        """Let `watch` see what is logged: what it tells becomes events, and how many alarms stand a number of the row.
+
+        With `ends_at_alarm` an alarm (not a warning) raises Alarmed once it is written down, on every rank alike.
+        """
+        self.watch, self.ends_at_alarm = watch, ends_at_alarm
+        try:
+            yield
+        finally:
+            self.watch, self.ends_at_alarm = None, False
+
+    @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Two processes would rewind each other's logs and checkpoints. The system lets go however a process ends."""
         with (self.folder / "manifest.json").open() as file:
@@ -208,15 +232,23 @@ class Run:
         write_json(self.folder / "stages.json", {**self.stages(), name: record})
 
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
-        for tracker in self.trackers:
-            tracker.log({f"{stage}/{name}": value for name, value in numbers.items()}, step)
         """Raises Failed where a number is not finite: a log cannot hold it, and a run that made it is broken."""
         if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
             raise Failed(f"{stage}, step {step}: {broken[0]} is {numbers[broken[0]]}")
+        alarms: Sequence[Alarm] = ()
+        if self.watch is not None:
+            alarms = self.watch.see(stage, step, numbers)
+            numbers = {**numbers, "alarms": self.watch.standing(stage)}
+        for tracker in self.trackers:
+            tracker.log({f"{stage}/{name}": value for name, value in numbers.items()}, step)
         self._append(
             "metrics.jsonl",
             {"stage": stage, "step": step, "time": round(time.monotonic() - self._started, 3), **numbers},
         )
+        for alarm in alarms:
+            self.event(stage, step, alarm.level, str(alarm))
+        if self.ends_at_alarm and (grave := [alarm for alarm in alarms if alarm.level == "alarm"]):
+            raise Alarmed(grave[0])
 
     def event(self, stage: str, step: int, level: Literal["info", "warning", "alarm"], message: str) -> None:
         self._append("events.jsonl", {"stage": stage, "step": step, "level": level, "message": message})
@@ -224,13 +256,19 @@ class Run:
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget what a killed process logged after the checkpoint that is being resumed from."""
-        if not self.ranks.is_main:
-            return
+        rows = self.ranks.first(self._forget, stage, step)
+        if self.watch is not None:
+            self.watch.recall(stage, rows)
+
+    def _forget(self, stage: str, step: int) -> list[dict[str, Any]]:
+        """What is left of the stage's metrics."""
         for name in ("metrics.jsonl", "events.jsonl"):
             self._keep(name, lambda row: row["stage"] != stage or row["step"] <= step)
         for path in (self.folder / "rollouts").glob(f"{stage}-*.jsonl"):
             if int(path.stem.rpartition("-")[2]) > step:
                 path.unlink()
+        path = self.folder / "metrics.jsonl"
+        return [row for row in read_lines(path) if row["stage"] == stage] if path.is_file() else []
 
     def write_rows(self, relative: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if not self.ranks.is_main:

@@ -17,7 +17,7 @@ from postgrad.progress import shown
 from postgrad.protocols import Verifier
 from postgrad.ranks import ALONE, Ranks
 from postgrad.records import Problem, read_jsonl
-from postgrad.run import Failed, Run
+from postgrad.run import Alarmed, Failed, Run
 from postgrad.train.settings import GrpoSettings, Model, PolicySettings, SftSettings
 
 
@@ -236,6 +236,39 @@ def one_by_one(run: Run, stage: str, problems: Sequence[Problem]) -> Iterator[Pr
         for done, problem in enumerate(problems, start=1):
             yield problem
             live.update(done)
+
+
+# ---- Alarms ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def watched(
+    run: Run, validation: Sequence[Problem], weights: Mapping[str, float] | None = None, *, rollback: bool = False
+) -> Iterator[None]:
+    """A stage under the monitors' eyes. `weights` are those of its reward's parts; with `rollback` an alarm ends it: see `trained`."""
+    from postgrad.evals.monitors import Monitors
+
+    with run.watched(Monitors(weights or {}, len(validation)), ends_at_alarm=rollback):
+        yield
+
+
+def trained(run: Run, stage: str, start: str, fitted: Callable[[], Any]) -> str:
+    """The model that a stage hands on: the best by validation of what `fitted` trains, as train/fit.py's Fitted.
+
+    Where an alarm ended the stage: its newest checkpoint of before the trouble, or else what it started from.
+    """
+    from postgrad.train import checkpoint
+
+    try:
+        return str(fitted().best.relative_to(run.folder))
+    except Alarmed as ended:
+        alarm = ended.alarm
+        good = run.ranks.first(checkpoint.newest, run.folder / "checkpoints" / stage, alarm.since)
+        chosen = start if good is None else str(good.relative_to(run.folder))
+        run.event(
+            stage, alarm.step, "warning", f"{stage} ends here at the alarm of {alarm.name}; going on from {chosen}"
+        )
+        return chosen
 
 
 # ---- Plans ----------------------------------------------------------------------------------------------------------

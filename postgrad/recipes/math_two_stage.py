@@ -232,7 +232,8 @@ def supervise(config: Config, run: Run, base: str) -> str:
             numbers["eval_loss"] = fit.mean_loss(model, unseen, ranks=run.ranks)
         return {**numbers, "eval_score": -numbers["eval_loss"] if unseen else numbers["eval_accuracy"]}
 
-    fitted = fit.fit(run, "sft", model, tokenizer, packed, loss.likelihood, config.sft, validate)
+    with wiring.watched(run, validation):
+        fitted = fit.fit(run, "sft", model, tokenizer, packed, loss.likelihood, config.sft, validate)
     return str(fitted.best.relative_to(run.folder))
 
 
@@ -288,8 +289,11 @@ def shorten(config: Config, run: Run, start: str) -> str:
             score = 1 - numbers["eval_tokens"] / rl.max_completion_length if kept else numbers["eval_accuracy"] - 1
             return {**numbers, "eval_score": score}
 
-        fitted = fit.fit(run, "rl", model, tokenizer, rollouts, objective, rl, validate)
-    return str(fitted.best.relative_to(run.folder))
+        weights = {name: weight for weight, name, _ in rewards.terms}
+        with wiring.watched(run, validation, weights, rollback=rl.rollback):
+            return wiring.trained(
+                run, "rl", start, lambda: fit.fit(run, "rl", model, tokenizer, rollouts, objective, rl, validate)
+            )
 
 
 def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, Any]:

@@ -143,6 +143,12 @@ def latest(folder: Path) -> Path | None:
     return next(filter(is_whole, sorted(folder.glob("step-*"), reverse=True)), None)
 
 
+def newest(folder: Path, step: int) -> Path | None:
+    """The newest whole checkpoint of this step or of one before it."""
+    earlier = [path for path in folder.glob("step-*") if path <= place(folder, step)]
+    return next(filter(is_whole, sorted(earlier, reverse=True)), None)
+
+
 def recover(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint to go on from, and the names of newer ones that are damaged.
 

@@ -210,6 +210,9 @@ class PolicySettings(Optimization):
         False, description="completions cut at max_completion_length give no gradient"
     )
     max_resample: int = Field(0, ge=0, description="refill groups without variance by up to this many further rollouts")
+    rollback: bool = Field(
+        False, description="end the stage at an alarm of the monitors and hand on its newest checkpoint of before it"
+    )
 
     @model_validator(mode="after")
     def _batch_algebra(self) -> PolicySettings:
