@@ -47,8 +47,9 @@ bench: $(READY) browser ## run the proofs that take minutes, then measure beside
 	@$(BIN)/python -m pytest -m slow
 	@$(BIN)/python -m bench.cpu
 
+# KERNELBENCH=folder and CUDA_L1=folder name checkouts whose own evaluators are asked as well.
 hacks: $(READY) ## play the catalogue of reward hacks against the kernel pipeline; writes docs/results/hacks.md
-	@$(BIN)/python -m bench.hacks
+	@$(BIN)/python -m bench.hacks $(if $(KERNELBENCH),--kernelbench $(KERNELBENCH)) $(if $(CUDA_L1),--cuda-l1 $(CUDA_L1))
 
 docs: $(READY) ## write the measured numbers of docs/results into README.md
 	@$(BIN)/python scripts/results.py

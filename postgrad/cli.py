@@ -654,14 +654,20 @@ def audit(
         Path | None, typer.Option("--kernelbench", help="A checkout of KernelBench: which references are its own?")
     ] = None,
     run_them: Annotated[bool, typer.Option("--run", help="Evaluate what can run without a GPU.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a signed verdict of each kernel into this folder; one there is continued."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.0, help="With --out: begin no kernel after these.")] = 10.0,
     budget: Budget = 2.0,
     clock: KernelClock = "wall",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Read many kernels: what is usable, what their texts give away, and a verdict where they can run here."""
+    """Read many kernels: what is usable, what their texts give away, and a verdict on each."""
     with _endings(debug):
         from postgrad.kernels import audit as audits
+        from postgrad.kernels import dossier as dossiers
         from postgrad.kernels import evaluate as evaluation
         from postgrad.kernels import released, task
 
@@ -686,8 +692,16 @@ def audit(
         _table(audits.counts(rows))
         able = [row for row in rows if audits.runs_here(row)]
         typer.echo(f"{len(able)} of {len(rows)} can run without a GPU" + ("" if run_them else "; --run evaluates them"))
-        if run_them:
-            settings = evaluation.Settings(budget_s=budget, clock=clock)
+        settings = evaluation.Settings(budget_s=budget, clock=clock)
+        if out is not None:
+            dossier = dossiers.Dossier(out, path.stem)
+            owed = dossier.go_on(rows, 60 * minutes, settings if run_them else None)
+            _table(audits.statuses(dossier.records))
+            _table(audits.gains(dossier.records, path.stem))
+            typer.echo(f"{len(dossier.records)} verdicts in {dossier.path}")
+            if owed:
+                typer.echo(f"{owed} kernels are owed one: give the same command again")
+        elif run_them:
             for row in able:
                 assert row.task is not None
                 assert row.candidate is not None

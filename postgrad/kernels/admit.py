@@ -14,6 +14,8 @@ tolerance, or does not depend on what it is given.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -65,32 +67,46 @@ MUTANTS: dict[str, Mutant] = {
 
 
 def admit(reference: Reference) -> list[Finding]:
-    """A finding for each answer without work that the task's check would accept; empty where it is admitted."""
-    questions = [
-        (reference.question(case, name, 0), reference.question(case, name, 1)) for case, name in reference.asks()
-    ]
-    telling = [pair for pair in questions if not pair[0].degenerate]
+    """A finding for each answer without work that the task's check would accept; empty where it is admitted.
+
+    A question is only asked while some answer is still to be told from work by it: for most tasks the first one is enough.
+    """
+    tried = dict.fromkeys(MUTANTS, False)
+    telling = 0
+    for case, asks in itertools.groupby(reference.asks(), key=operator.itemgetter(0)):
+        for _, name in asks:
+            question = reference.question(case, name, 0)
+            if question.degenerate:
+                continue
+            telling += 1
+            other = reference.question(case, name, 1)
+            passes = {mutant: _passes(MUTANTS[mutant], question, other) for mutant in tried}
+            tried = {
+                mutant: tried[mutant] or passed is True for mutant, passed in passes.items() if passed is not False
+            }
+            if not any(passes[mutant] for mutant in tried):
+                break  # what is left cannot be made at these shapes
     if not telling:
         return [
             Finding(Reason.REFERENCE_FAILED, "the reference is not finite on any distribution of inputs", "admission")
         ]
     return [
-        Finding(Reason.TASK_NOT_ADMITTED, f"the answer {name!r} passes all {len(telling)} questions", "admission")
-        for name, mutant in MUTANTS.items()
-        if _passes(mutant, telling)
+        Finding(Reason.TASK_NOT_ADMITTED, f"the answer {name!r} passes all {telling} questions", "admission")
+        for name, was in tried.items()
+        if was
     ]
 
 
-def _passes(mutant: Mutant, questions: list[tuple[Question, Question]]) -> bool:
-    tried = False
-    for question, other in questions:
-        for place, envelope in enumerate(question.envelopes):
-            made = mutant(question, other, place)
-            if made is None:
-                continue
-            tried = True
-            with np.errstate(all="ignore"):
-                answer = np.asarray(made).astype(envelope.oracle.dtype)
-            if envelope.mismatch(answer) is not None:
-                return False
+def _passes(mutant: Mutant, question: Question, other: Question) -> bool | None:
+    """None where there is no such answer to this question."""
+    tried = None
+    for place, envelope in enumerate(question.envelopes):
+        made = mutant(question, other, place)
+        if made is None:
+            continue
+        tried = True
+        with np.errstate(all="ignore"):
+            answer = np.asarray(made).astype(envelope.oracle.dtype)
+        if envelope.mismatch(answer) is not None:
+            return False
     return tried

@@ -3,6 +3,7 @@
     rows = gather(path)                 what is there: pairs of a task and a candidate, or why there is none
     counts(rows)                        the table of static findings
     runs_here(row)                      it is Python that asks for no GPU, so `evaluate` can be tried on it
+    statuses(records), gains(...)       what verdicts amount to (`dossier` writes them)
 
 A folder holds pairs NAME.py (the task) and NAME_new.py or NAME_new.cpp (the candidate), or candidates alone, which are only read. A file of JSON
 lines is CUDA-L1's (`released`).
@@ -10,17 +11,20 @@ lines is CUDA-L1's (`released`).
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from postgrad.kernels import released
 from postgrad.kernels.candidate import SUFFIXES, Candidate, fault, from_file
 from postgrad.kernels.guard import flags
 from postgrad.kernels.guard.rule import Flag
-from postgrad.kernels.released import Released
+from postgrad.kernels.released import PUBLISHED, SCORE, Released
 from postgrad.kernels.task import Task, kernel_bench
+from postgrad.kernels.verdict import ACCEPTED, REJECTED, KernelStatus, Reason
 
 NEW = "_new"
 OF_A_GPU = ("cuda", "triton", "cupy")
@@ -108,3 +112,49 @@ def counts(rows: Sequence[Row]) -> list[dict[str, object]]:
         {"rule": rule.name, "kernels": count, "tier": rule.tier, "meaning": rule.explains}
         for rule, count in seen.most_common()
     ]
+
+
+Record = Mapping[str, Any]
+"""A line of a dossier."""
+
+
+def statuses(records: Sequence[Record]) -> list[dict[str, object]]:
+    """Verdicts by their status and by the reason that made them so, most first."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        status, findings = record["verdict"]["status"], record["verdict"]["findings"]
+        deciding = [one for one in findings if (one["means"] or Reason[one["reason"]].status) == status]
+        seen[status, deciding[0]["reason"] if deciding else ""] += 1
+    return [{"status": status, "decided by": reason, "kernels": n} for (status, reason), n in seen.most_common()]
+
+
+def gains(records: Sequence[Record], name: str) -> list[dict[str, str]]:
+    """Speed-ups over eager: as the paper has them, as the file claims them for kernels that are usable, whose task is no degenerate
+    one, whose text gives nothing away; and as they were measured. A mean is carried by its few largest values."""
+    apart = [record for record in records if "degenerate" not in record]
+    sets = {"usable": list(records), "without degenerate tasks": apart}
+    sets |= {"text not rejected": _without(REJECTED, records), "both": _without(REJECTED, apart)}
+    rows = []
+    if name in PUBLISHED:
+        mean, median = PUBLISHED[name]
+        rows = [{"speed-ups": "published", "kernels": "250", "mean": f"{mean}", "median": f"{median}", "geomean": "-"}]
+    rows += [_amount(f"claimed, {told}", [one["published"].get(SCORE) for one in kept]) for told, kept in sets.items()]
+    for told in ("usable", "without degenerate tasks"):
+        survivors = [one["verdict"] for one in sets[told] if one["verdict"]["status"] == ACCEPTED]
+        rows.append(_amount(f"measured, {told}", [verdict["speedup"] for verdict in survivors]))
+    return rows
+
+
+def _without(status: KernelStatus, records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record["verdict"]["status"] != status]
+
+
+def _amount(told: str, given: Sequence[float | None]) -> dict[str, str]:
+    values = [value for value in given if value is not None]
+
+    def number(statistic: Callable[[Sequence[float]], float]) -> str:
+        return f"{statistic(values):.2f}" if values else "-"
+
+    mean, median = number(statistics.fmean), number(statistics.median)
+    geomean = number(statistics.geometric_mean)
+    return {"speed-ups": told, "kernels": str(len(values)), "mean": mean, "median": median, "geomean": geomean}

@@ -76,6 +76,7 @@ ADVICE: Mapping[str, str] = {
     "Read the compiler's message; it is the first one that counts.": "BUILD_FAILED",
     "Run that call by hand on the input that is named.": "RAISED CRASHED",
     "See that the reference runs alone, with the same versions.": "REFERENCE_FAILED",
+    "Judge it on a machine with a GPU. What stands beside this is what its text and its task say.": "NEEDS_GPU",
     "Run `postgrad doctor`: a layer of the sandbox is missing or broken. Nothing is said of the kernel.": "SANDBOX_BROKEN",
 }
 """Advice -> the reasons that it is for."""

@@ -179,6 +179,7 @@ class Reason(StrEnum):
     TASK_NOT_ADMITTED = "TASK_NOT_ADMITTED", "the task accepts an answer without work", "S01 S02 S03", UNCHECKED
     REFERENCE_FAILED = "REFERENCE_FAILED", "the reference did not run", "", UNCHECKED
     SANDBOX_BROKEN = "SANDBOX_BROKEN", "the sandbox itself failed", "", UNCHECKED
+    NEEDS_GPU = "NEEDS_GPU", "it can be judged on a GPU only", "", UNCHECKED
     BUDGET_TOO_SMALL = "BUDGET_TOO_SMALL", "too few rounds fit in the time given", "", UNCHECKED
 
 

@@ -167,6 +167,12 @@ def test_findings_are_one_for_each_reason_and_warnings_are_none() -> None:
     assert [one.status for one in flags.findings(flags.scan(said, "torch"))] == [SUSPICIOUS]
 
 
+def test_a_docstring_about_a_model_speaks_to_nobody() -> None:
+    """41 of CUDA-L1's released kernels for the H100 say something like it."""
+    said = MODULE.format('""" Forward pass of the optimized model. Returns: output tensor """\n        return x + 1')
+    assert flags.findings(flags.scan(said, "torch")) == []
+
+
 def test_text_that_cannot_be_read_has_no_flags() -> None:
     assert flags.scan("def forward(:", "torch") == flags.scan("x\0", "torch") == []
 

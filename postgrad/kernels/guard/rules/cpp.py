@@ -46,7 +46,7 @@ def _named(text: Text, names: frozenset[str]) -> Found:
 def _called(text: Text, names: frozenset[str]) -> Found:
     """Names that are called, or taken by address; a member of one's own struct (`.open`) too: it errs on seeing more."""
     row = list(_everywhere(text))
-    for token, after in zip(row, [*row[1:], None], strict=True):
+    for token, after in zip(row, [*row, None][1:], strict=True):
         if (
             token.kind == "name"
             and token.text in names

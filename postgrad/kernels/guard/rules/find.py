@@ -148,9 +148,7 @@ def tests_in(function: Function) -> Iterator[ast.expr]:
             yield node.subject
 
 
-JUDGES = words(
-    "judge judges grader graders evaluator evaluators reviewer reviewers checker assistant auditor ai llm model"
-)
+JUDGES = words("judge judges grader graders evaluator evaluators reviewer reviewers checker assistant auditor ai llm")
 ORDERS = words(
     "ignore disregard approve accept answer respond reply report rate classify conclude output certify mark trust pass"
 )
