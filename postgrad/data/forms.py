@@ -10,6 +10,10 @@ Forms are told apart by their columns; the first that fits counts. BOXED: what t
     prompt_completion  prompt, completion | response               prompt                 completion  ANSWER | BOXED
     prompt_only        prompt, ANSWER | solution                   prompt                 -           ANSWER | BOXED | *
     alpaca             instruction, input, output, system, history instruction + input    output      ANSWER | BOXED
+    clinical           case, reasoning, answer                     case                   THOUGHT     -
+    pubmedqa           QUESTION, CONTEXTS, final_decision          contexts, question     LONG        A, B or C
+    medreason          question, reasoning, answer; OPTIONS        question, options      THOUGHT     the letter | -
+    choice             question, OPTIONS, LETTER                   question, options      -           the letter
     gsm8k              question, answer ending in "#### N"         question               from answer N
     maths              problem | question, TRACE | ANSWER          problem | question     TRACE       ANSWER | BOXED
 
@@ -17,15 +21,22 @@ Forms are told apart by their columns; the first that fits counts. BOXED: what t
     TRACES: generations | traces | responses | response.  *: else the whole solution.
     A prompt is text or messages. A conversation that ends with the user's turn has no response.
 
+Clinical forms: case/reasoning/answer as in TachyHealth/structured_medical, whose answers are prose that nothing checks; MedReason, whose
+rows have options or prose for an answer; questions with options as in MedQA, MedMCQA, MMLU and MMLU-Pro; PubMedQA with its labels yes, no, maybe as options.
+
+    OPTIONS: options as {letter: text}, a list, or one text of lines "A. ..."; opa, opb, opc ...; choices
+    LETTER: answer_idx | answer_letter | cop | answer_index | answer | answerKey: a letter, a place from 0, or an option's own text
+    THOUGHT: "<think>", reasoning, "</think>", answer; of a choice, its boxed letter.  LONG: the same, of LONG_ANSWER
+
 Columns that any form may have:
 
     weight       a number, 0 or above: the weight of the example's loss
     pass_rate    a number, 0 to 1; else the share of correct generations, where two or more are marked
     correctness  true or false for each trace: correctness_math_verify | correctness | is_correct | correct; OpenR1's
                  correctness_llama where that says nothing. What is_reasoning_complete denies is not correct.
-    id           id | uuid | problem_id | unique_id; else <file>-<row>
+    id           id | uuid | problem_id | unique_id | realidx | pmid; else <file>-<row>
     labels       an object; and scalars named source, data_source, difficulty, level, grade, subject, type,
-                 problem_type, ability
+                 problem_type, ability, category, meta_info, dataset_name
     reference    a correct trace; else the shortest trace marked correct; else the only trace, where it has no mark
 
 A missing column and a null are the same. What would be lost without a word (images, tool calls, losses for each
@@ -44,6 +55,7 @@ from typing import Any
 from postgrad.data import fields, gsm8k
 from postgrad.data.fields import FieldError
 from postgrad.data.rows import Row, kind
+from postgrad.options import LETTERS, question
 from postgrad.records import Message
 
 QUESTION = ("problem", "question")
@@ -51,8 +63,13 @@ ANSWER = ("answer", "gold", "ground_truth", "final_answer")
 TRACE = ("generation", "trace", "response", "output", "solution")
 TRACES = ("generations", "traces", "responses", "response")
 MARKS = ("correctness_math_verify", "correctness", "is_correct", "correct")
-ID = ("id", "uuid", "problem_id", "unique_id")
-LABELS = ("source", "data_source", "difficulty", "level", "grade", "subject", "type", "problem_type", "ability")
+ID = ("id", "uuid", "problem_id", "unique_id", "realidx", "pmid")
+LABELS = (
+    "source", "data_source", "difficulty", "level", "grade", "subject", "type", "problem_type", "ability", "category",
+    "meta_info", "dataset_name",
+)  # fmt: skip
+LETTER = ("answer_idx", "answer_letter", "cop", "answer_index", "answer", "answerKey")
+DECISIONS = ("yes", "no", "maybe")
 LOST = ("images", "image", "videos", "audio", "tools", "chosen", "rejected")
 
 
@@ -125,6 +142,10 @@ def form_of(values: Mapping[str, Any]) -> str:
         "prompt_completion": "prompt" in names and ("completion" in names or "response" in names),
         "prompt_only": "prompt" in names and any(name in names for name in (*ANSWER, "solution")),
         "alpaca": {"instruction", "output"} <= names,
+        "clinical": {"case", "reasoning", "answer"} <= names,
+        "pubmedqa": {"QUESTION", "CONTEXTS", "final_decision"} <= names,
+        "medreason": {"question", "reasoning", "answer"} <= names,
+        "choice": "question" in names and bool(names & {"options", "choices", "opa"}) and bool(names & set(LETTER)),
         "gsm8k": "question" in names and reasoned,
         "maths": asked and solved,
     }
@@ -140,6 +161,96 @@ def _verl(values: Mapping[str, Any]) -> Body:
     if not isinstance(model, Mapping):
         raise FieldError("reward_model", f"got {kind(model)}, wanted an object with ground_truth")
     return Body(_prompt(values["prompt"]), gold=_gold("reward_model.ground_truth", model.get("ground_truth")))
+
+
+def _clinical(values: Mapping[str, Any]) -> Body:
+    asked = (Message("user", fields.text("case", values["case"])),)
+    return Body(asked, (_thought("reasoning", values["reasoning"], fields.text("answer", values["answer"])),))
+
+
+def _pubmedqa(values: Mapping[str, Any]) -> Body:
+    contexts, decision = values["CONTEXTS"], values["final_decision"]
+    if not isinstance(contexts, list) or not contexts:
+        raise FieldError("CONTEXTS", f"got {'none' if contexts == [] else kind(contexts)}, wanted a list of paragraphs")
+    if decision not in DECISIONS:
+        raise FieldError("final_decision", f"got {decision!r}, wanted one of {', '.join(DECISIONS)}")
+    read = "\n".join(fields.text(f"CONTEXTS[{at}]", paragraph) for at, paragraph in enumerate(contexts))
+    asked = question(f"{read}\n\n{fields.text('QUESTION', values['QUESTION'])}", DECISIONS)
+    letter = LETTERS[DECISIONS.index(decision)]
+    said = (_thought("LONG_ANSWER", values["LONG_ANSWER"], _boxed(letter)),) if "LONG_ANSWER" in values else ()
+    return Body((Message("user", asked),), said, letter)
+
+
+def _medreason(values: Mapping[str, Any]) -> Body:
+    if values.get("options"):
+        asked = _choice(values)
+        return Body(asked.prompt, (_thought("reasoning", values["reasoning"], _boxed(asked.gold or "")),), asked.gold)
+    answer = fields.text("answer", values["answer"])
+    return Body(_question(values), (_thought("reasoning", values["reasoning"], answer),))
+
+
+def _choice(values: Mapping[str, Any]) -> Body:
+    options = _options(values)
+    letter = _letter(values, options)
+    try:
+        asked = question(fields.text("question", values["question"]), options)
+    except ValueError as error:
+        raise FieldError("options", str(error)) from None
+    return Body((Message("user", asked),), gold=letter)
+
+
+def _options(values: Mapping[str, Any]) -> list[str]:
+    """Texts in the order of their letters."""
+    if "opa" in values:
+        return [fields.text(f"op{letter}", values[f"op{letter}"]) for letter in "abcdefghij" if f"op{letter}" in values]
+    field = "options" if "options" in values else "choices"
+    given = values[field]
+    if isinstance(given, str):
+        # The last option ends with the text.
+        parts = re.split(r"(?m)^[ \t]*(?:Answer Choices:[ \t]*)?([A-J])[.):][ \t]+", given.strip())
+        given = dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+    if isinstance(given, Mapping):
+        # A table's column has every letter that any row has.
+        named = {str(letter): option for letter, option in given.items() if option is not None}
+        if not named or sorted(named) != list(LETTERS[: len(named)]):
+            raise FieldError(
+                field, f"got the letters {', '.join(sorted(named)) or 'none'}, wanted A, B, C and so on without a gap"
+            )
+        given = [named[letter] for letter in LETTERS[: len(named)]]
+    if not isinstance(given, list):
+        raise FieldError(field, f"got {kind(given)}, wanted an object, a list or lines of options")
+    if not 2 <= len(given) <= len(LETTERS):
+        raise FieldError(field, f"got {len(given)} options, wanted 2 to {len(LETTERS)}")
+    return [fields.text(f"{field}.{letter}", option).strip() for letter, option in zip(LETTERS, given, strict=False)]
+
+
+def _letter(values: Mapping[str, Any], options: list[str]) -> str:
+    field = next(name for name in LETTER if name in values)
+    value = values[field]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(options):
+        return LETTERS[value]
+    if isinstance(value, str) and value.strip() in LETTERS[: len(options)] and len(value.strip()) == 1:
+        return value.strip()
+    if isinstance(value, str) and (same := [at for at, option in enumerate(options) if _agrees(value, option)]):
+        if len(same) == 1:
+            return LETTERS[same[0]]
+        raise FieldError(field, f"got {value[:60]!r}, which {len(same)} options say")
+    wanted = f"one of the letters A to {LETTERS[len(options) - 1]}, a place from 0, or an option's text"
+    raise FieldError(field, f"got {value!r:.60}, wanted {wanted}")
+
+
+def _agrees(answer: str, option: str) -> bool:
+    """MedReason's answers go on behind the option: "Urethral stricture. Explanation: ..."."""
+    said, text = answer.strip().casefold(), option.casefold().rstrip(".")
+    return said.rstrip(".") == text or said.startswith(f"{text}. ")
+
+
+def _thought(field: str, reasoning: Any, answer: str) -> str:
+    return f"<think>\n{fields.text(field, reasoning).strip()}\n</think>\n\n{answer}"
+
+
+def _boxed(letter: str) -> str:
+    return f"\\boxed{{{letter}}}"
 
 
 def _list_of_traces(values: Mapping[str, Any]) -> str | None:
@@ -227,6 +338,10 @@ FORMS: Mapping[str, Callable[[Mapping[str, Any]], Body]] = {
     "prompt_completion": _prompt_completion,
     "prompt_only": _prompt_only,
     "alpaca": _alpaca,
+    "clinical": _clinical,
+    "pubmedqa": _pubmedqa,
+    "medreason": _medreason,
+    "choice": _choice,
     "gsm8k": _gsm8k,
     "maths": _maths,
 }

@@ -3,6 +3,7 @@
     examples("sft.jsonl")        supervised rows: each with one trace
     candidates("openr1/")        problems with any number of traces, for data/select.py to choose from
     problems("rl.parquet")       problems with answers
+    questions("medical.json")    problems with answers or without, where verify/gold.py is to say which can be checked
 
 Each reads the whole source and either returns all of it or raises one DataError that tells of everything wrong: file,
 row, field, what was got, what was wanted. `survey` returns both, for `postgrad data check`.
@@ -21,7 +22,7 @@ from postgrad.data.rows import DataError, Fault, Row, read, rows
 from postgrad.data.select import Candidate
 from postgrad.records import Example, Problem
 
-__all__ = ["DataError", "Fault", "Row", "candidates", "examples", "problems", "rows", "survey"]
+__all__ = ["DataError", "Fault", "Row", "candidates", "examples", "problems", "questions", "rows", "survey"]
 
 R = TypeVar("R", Example, Problem, Candidate)
 
@@ -37,6 +38,11 @@ def candidates(path: str | Path) -> list[Candidate]:
 def problems(path: str | Path) -> list[Problem]:
     """Ids are unique: a second row with the id of another is a fault."""
     return _records(path, as_problem)
+
+
+def questions(path: str | Path) -> list[Problem]:
+    """Like `problems`; the gold of a row without an answer is None."""
+    return _records(path, as_question)
 
 
 def survey(path: str | Path) -> tuple[list[Parsed], list[Fault]]:
@@ -83,6 +89,10 @@ def as_problem(row: Parsed) -> Problem:
     """Raises FieldError where there is no answer to compare with."""
     if row.gold is None:
         raise FieldError("answer", "got none, wanted an answer: without one no trace can be checked")
+    return as_question(row)
+
+
+def as_question(row: Parsed) -> Problem:
     return Problem(row.id, row.prompt, row.gold, row.labels, row.reference)
 
 
@@ -92,7 +102,7 @@ def _records(path: str | Path, make: Callable[[Parsed], R]) -> list[R]:
     seen: dict[str, Parsed] = {}
     for row in parsed:
         try:
-            if make is as_problem and (first := seen.setdefault(row.id, row)) is not row:
+            if make in (as_problem, as_question) and (first := seen.setdefault(row.id, row)) is not row:
                 raise FieldError("id", f"got {row.id!r} again, wanted unique ids: {first.file}:{first.number} has it")
             records.append(make(row))
         except FieldError as bad:
