@@ -35,7 +35,7 @@ class Case:
     inputs: tuple[Shape, ...]
     """Of each input tensor; a shape of () is one positive number."""
     output: Shape | None = None
-    """None: as the reference gives it."""
+    """None: as the reference gives it, which C++ cannot tell."""
     n: tuple[int, ...] | None = None
     """What a C++ kernel is told; None: every length of every input, in order."""
 
@@ -55,7 +55,7 @@ class Task:
     precision: str = "float32"
     """Of parameters and floating inputs; errors are judged by it."""
     cases: tuple[Case, ...] = ()
-    """To check at, beside `timed`. Each belongs to the contract: a kernel that is wrong at one is wrong."""
+    """To check at, beside `timed`, which must be given then. Each belongs to the contract: a kernel that is wrong at one is wrong."""
     timed: Case | None = None
     """None: the shapes that the source's get_inputs() gives."""
     modes: tuple[Mode, ...] = ("eval",)
@@ -74,6 +74,16 @@ class Task:
             raise ValueError(f"{self.name}: precision={self.precision!r} is not one of {', '.join(BITS)}")
         if self.kind == "cpp" and (self.timed is None or self.oracle is None or self.precision != "float32"):
             raise ValueError(f"{self.name}: a C++ task needs timed shapes, an oracle and precision float32")
+        if self.timed is None and self.cases:
+            raise ValueError(
+                f"{self.name}: cases has {len(self.cases)} sizes, but the inputs come from get_inputs(), which has its own: "
+                "give `timed` too, and inputs are standard normal of the sizes given, or leave `cases` empty"
+            )
+        for place, case in [("timed", self.timed), *((f"cases[{k}]", one) for k, one in enumerate(self.cases))]:
+            if self.kind == "cpp" and case is not None and case.output is None:
+                raise ValueError(
+                    f"{self.name}: {place} has no output: C++ cannot be asked for its shape, so give Case(inputs, output)"
+                )
         if not self.modes:
             raise ValueError(f"{self.name}: modes is empty; give ('eval',), ('train',) or both")
 

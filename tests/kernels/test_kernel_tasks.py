@@ -10,7 +10,8 @@ import pytest
 from postgrad.domains import loops
 from postgrad.kernels import candidate, released, task
 from postgrad.kernels.candidate import Candidate
-from tests.kernels.small_tasks import MODEL, squares
+from postgrad.kernels.reference import Reference
+from tests.kernels.small_tasks import MODEL, needs_sandbox, squares
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -29,6 +30,27 @@ def test_a_loop_can_be_timed_at_another_size() -> None:
     assert (usual.timed.lengths, small.timed.lengths) == (made.task.timed, made.task.quick)
     assert usual.cases == small.cases
     assert [case.lengths for case in small.cases] == [*made.task.sizes[:-1]]
+
+
+def test_what_a_task_cannot_be_asked_is_refused_by_task_and_field() -> None:
+    sized, bare = task.Case(((8,),), (8,)), task.Case(((8,),))
+    with pytest.raises(ValueError, match=r"sums: timed has no output: C\+\+ cannot be asked for its shape"):
+        task.native("sums", "", timed=bare, oracle=lambda arrays: arrays[0])
+    with pytest.raises(ValueError, match=r"sums: cases\[1\] has no output"):
+        task.native("sums", "", timed=sized, cases=[sized, bare], oracle=lambda arrays: arrays[0])
+    with pytest.raises(ValueError, match=r"softmax: cases has 1 sizes, but the inputs come from get_inputs\(\)"):
+        task.from_text("softmax", MODEL, cases=(bare,))
+    assert task.from_text("softmax", MODEL, cases=(bare,), timed=bare).cases == (bare,)
+
+
+@needs_sandbox
+def test_cases_of_a_module_are_asked_where_its_timed_shapes_are_given() -> None:
+    """In KernelBench's form too: what fails at one of them is wrong."""
+    shapes = [task.Case(((rows, 64),)) for rows in (1, 48)]
+    given = task.from_text("softmax", MODEL, cases=(shapes[0],), timed=shapes[1])
+    with Reference(given, seed=0) as reference:
+        assert [reference.specs(case).outputs[0].shape for case in reference.cases] == [(1, 24), (48, 24)]
+        assert {case for case, _ in reference.asks()} == set(shapes)
 
 
 def test_a_file_in_kernel_bench_s_form_is_a_task(tmp_path: Path) -> None:
