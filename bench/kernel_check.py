@@ -17,9 +17,10 @@ import numpy as np
 from postgrad.kernels.admit import admit
 from postgrad.kernels.build import Built, build
 from postgrad.kernels.candidate import Candidate
-from postgrad.kernels.correct import Subject, check
+from postgrad.kernels.correct import check
 from postgrad.kernels.reference import LIMITS, Reference
 from postgrad.kernels.side import Code, Side
+from postgrad.kernels.subject import Subject
 from postgrad.kernels.task import Task
 from tests.kernels.small_tasks import cpp, module, softmax, squares
 

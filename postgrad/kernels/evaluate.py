@@ -21,17 +21,17 @@ from typing import Self
 
 import numpy as np
 
-from postgrad.kernels import clock, roofline
+from postgrad.kernels import clock, probes, roofline
 from postgrad.kernels.admit import admit
 from postgrad.kernels.build import FLAGS, Built, build, compiler
 from postgrad.kernels.candidate import Candidate, fault
 from postgrad.kernels.clock import why_again
-from postgrad.kernels.correct import Subject, check, misbehaviour
-from postgrad.kernels.correct import settings as settings_of
+from postgrad.kernels.correct import check
 from postgrad.kernels.environment import environment
 from postgrad.kernels.guard import flags
 from postgrad.kernels.reference import LIMITS, Reference, ReferenceFailed
 from postgrad.kernels.side import Code, Misbehaved, Side
+from postgrad.kernels.subject import Subject, misbehaviour
 from postgrad.kernels.task import Task
 from postgrad.kernels.trial import Trial
 from postgrad.kernels.verdict import (
@@ -250,7 +250,7 @@ class Evaluator:
             prepare=trial.prepare,
             clock=self.settings.clock,
         )
-        found = [*trial.judge(timing.spent_s / 4), *settings_of(subject), *timing.findings]
+        found = [*trial.judge(timing.spent_s / 4), *probes.settings(subject), *timing.findings]
         slow = roofline.check(timing, self._bound(subject)) if timing.candidate_s else None
         found += [slow] if slow is not None else []
         if conclude(found) in (REJECTED, UNCHECKED) and timing.speedup is not None:

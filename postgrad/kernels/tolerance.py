@@ -14,7 +14,7 @@ f is a floor for kernels that sum in another order than the reference: 128 units
 types. l / 4 leaves room for faster arithmetic of the same type and none for a coarser type: rounding the inputs alone makes an error of l.
 Relative to the row, so that zeros are not "close" to a softmax over a wide axis, whose elements are all small.
 
-Where the declared reference is not finite but the oracle is (overflow), nothing is asked. Elsewhere NaN and infinities must be
+What is smaller than the type's least normal number may be zero. Where the declared reference is not finite but the oracle is (overflow), nothing is asked. Elsewhere NaN and infinities must be
 those of the oracle. Integers and truth values must equal the oracle or the declared reference.
 """
 
@@ -27,6 +27,8 @@ import numpy as np
 from postgrad.kernels.numeric import Array, is_float
 
 FLOOR = {"float64": 1e-12, "float32": 128 * 2.0**-23, "float16": 2 * 2.0**-10, "bfloat16": 2 * 2.0**-7}
+SMALLEST = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-24, "bfloat16": 2.0**-126}
+"""What lies below may be zero: the least normal number, of float16 the least one."""
 ROW = 16
 """Elements that a row needs at least, so that an RMS means something."""
 
@@ -151,7 +153,9 @@ def envelope(oracle: Array, declared: Array, coarse: Array, precision: str, *, e
     r = _of_all(_rms(_difference(declared, right, valid)), m)
     coarser = _of_all(_rms(_difference(coarse, right, valid)), m)
     row = np.maximum(np.maximum(8 * r, np.minimum(coarser / 4, m / 100)), floor * m)
-    loose = np.minimum(8 * row, np.maximum(64 * r, m / 100))
+    # A sigmoid of -500 is 1e-218 in float64 and zero in float32, and its square is zero in float64 too, so r knows nothing of it.
+    row = np.maximum(row, SMALLEST[precision])
+    loose = np.maximum(np.minimum(8 * row, np.maximum(64 * r, m / 100)), SMALLEST[precision])
     return Envelope(oracle, loose, row, floor, None if asked.all() else ~asked, exact=exact)
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from postgrad.kernels.correct import Asked, Subject, stale
 from postgrad.kernels.numeric import STORAGE, Array, is_float, numbers, stored
 from postgrad.kernels.reference import Question, Specs
 from postgrad.kernels.side import Side, Spec
+from postgrad.kernels.subject import Asked, Subject, stale
 from postgrad.kernels.verdict import Finding, Reason
 
 POOL = (("own", 0), ("own", 1), ("own", 2), ("signs", 0), ("outliers", 0))

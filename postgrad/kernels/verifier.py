@@ -63,7 +63,6 @@ class KernelVerifier:
         """By task and the code's hash; what is unchecked is asked again when it comes again."""
         self._asked: set[tuple[str, str]] = set()
         """What `prepare` has judged: not asked again for the same batch, even if it is unchecked."""
-        self._best: dict[str, float] = {}
         self._evaluators: OrderedDict[str, Evaluator] = OrderedDict()
         """Those that nobody uses now."""
         self._places = threading.Semaphore(at_once)
@@ -143,12 +142,12 @@ class KernelVerifier:
             known = self._known(problem.id, candidate)
             if known is not None:
                 return known
+            with self._lock:
+                gains = [one.speedup or 0.0 for (task, _), one in self.verdicts.items() if task == problem.id]
             with self._evaluator(problem.id) as evaluator:
-                verdict = evaluator(candidate, best=self._best.get(problem.id))
+                verdict = evaluator(candidate, best=max(gains, default=0.0) or None)
             with self._lock:
                 self.verdicts[problem.id, candidate.sha256] = verdict
-                if verdict.speedup is not None:
-                    self._best[problem.id] = max(verdict.speedup, self._best.get(problem.id, 0.0))
                 if self.heard is not None:
                     self.heard(problem, candidate, verdict)
             return verdict

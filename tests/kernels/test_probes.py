@@ -12,9 +12,10 @@ from _pytest.mark import ParameterSet
 from postgrad.kernels.admit import admit
 from postgrad.kernels.build import FLAGS, Built, Refused, build, build_all
 from postgrad.kernels.candidate import Candidate
-from postgrad.kernels.correct import Subject, check
+from postgrad.kernels.correct import check
 from postgrad.kernels.reference import LIMITS, Reference, ReferenceFailed
 from postgrad.kernels.side import Code, Side
+from postgrad.kernels.subject import Subject
 from postgrad.kernels.task import Case, Task, from_text, function, native
 from postgrad.kernels.verdict import Finding, Reason
 from tests.kernels.small_tasks import MODEL, SQUARES, cpp, module, needs_sandbox, softmax, squares

@@ -76,6 +76,15 @@ def test_the_short_way_to_right_is_never_another_way(monkeypatch: pytest.MonkeyP
     assert accepted == 10 if exact else 10 < accepted < 20
 
 
+@pytest.mark.parametrize("size", [1, 40])
+def test_what_the_type_cannot_hold_may_be_zero(size: int) -> None:
+    """Of a whole row, whose squares are zero in float64 too, and of one element; what the type can hold may not."""
+    right = np.full((2, size), -6e-224)
+    assert envelope(right, np.zeros_like(right), np.zeros_like(right), "float32").mismatch(-0.0 * right) is None
+    right[0, 0] = 1e-35
+    assert envelope(right, right * 1.0, right * 1.0, "float32").mismatch(0 * right) is not None
+
+
 def test_one_wrong_element_in_a_large_output_is_seen() -> None:
     right = np.random.default_rng(2).standard_normal((100, 1000))
     got = right.copy()
