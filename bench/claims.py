@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from postgrad import config, progress
@@ -42,21 +43,20 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 
 
-def carry_out(folder: Path, preset: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The arm's summary.json, from an earlier session where it has one."""
+def carry_out(
+    folder: Path, preset: str, overrides: Sequence[str], recipe: ModuleType = math_two_stage
+) -> dict[str, Any]:
+    """The summary.json of one run, from an earlier session where it has one."""
     if (folder / "summary.json").is_file():
         return dict(json.loads((folder / "summary.json").read_text()))
-    layers = [config.preset("math_two_stage", preset), *map(config.Override, overrides)]
-    asked = config.load(math_two_stage.Config, layers).settings
+    name = recipe.__name__.rpartition(".")[2]
+    layers = [config.preset(name, preset), *map(config.Override, overrides)]
+    asked = config.load(recipe.Config, layers).settings
     opened = folder.is_dir() and (folder / "manifest.json").is_file()
-    run = (
-        Run.open(folder)
-        if opened
-        else Run.create(folder, recipe="math_two_stage", preset=preset, config=asked, command=sys.argv)
-    )
+    run = Run.open(folder) if opened else Run.create(folder, recipe=name, preset=preset, config=asked, command=sys.argv)
     run.progress = progress.auto()
     print(f"== {folder}", flush=True)
-    return math_two_stage.main(asked, run)
+    return dict(recipe.main(asked, run))
 
 
 def from_sft(main: Path, seed: int) -> tuple[str, ...]:

@@ -196,10 +196,14 @@ def _evals(folder: Folder) -> None:
 
 
 def _rollouts(folder: Folder) -> None:
-    steps: dict[int, str] = {}
-    for path in (folder.path / "rollouts").glob("rl-*.jsonl"):
-        if match := re.fullmatch(r"rl-(\d+)\.jsonl", path.name):
-            steps[int(match[1])] = path.name
+    by_stage: dict[str, dict[int, str]] = {}
+    for path in (folder.path / "rollouts").glob("*.jsonl"):
+        if match := re.fullmatch(r"(\w+)-(\d+)\.jsonl", path.name):
+            by_stage.setdefault(match[1], {})[int(match[2])] = path.name
+    # The last of the stages that sampled.
+    order = list(folder.stages)
+    last = max(by_stage, key=lambda stage: (order.index(stage) if stage in order else len(order), stage), default="")
+    steps = by_stage.get(last, {})
     folder.rollout_steps = len(steps)
     for step in sorted({min(steps), max(steps)}) if steps else ():
         traces = list(_lines(folder, f"rollouts/{steps[step]}"))

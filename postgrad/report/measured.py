@@ -126,7 +126,9 @@ def stated(folder: Folder, name: str) -> dict[str, Any]:
 
 
 def headline(folder: Folder, models: Sequence[Model]) -> str:
-    """One sentence from the facts, for the largest letters on the page."""
+    """One sentence from the facts, for the largest letters on the page; the run's own where it has one."""
+    if own := string(folder.summary.get("headline")):
+        return visible(own, 600)
     by_key = {m.key: m for m in models if m.accuracy is not None}
     base, sft, rl = (by_key.get(k) for k in NAMES)
     if sft and sft.accuracy is not None:

@@ -10,6 +10,7 @@ reaches it only as text nodes and attribute values, through the template's escap
     evaluation      accuracy against tokens, budgets, lengths, labels, reasons
     training        curves, reward by part
     samples         answers side by side, rollouts
+    written         kernels that its models wrote
     about           stages, time, notices, reward order, machine
     template        escaping, size, the file
     view, svg, text what these are made of
@@ -29,6 +30,7 @@ from postgrad.report.template import put, rendered, smallest
 from postgrad.report.text import visible
 from postgrad.report.training import reward_parts, training
 from postgrad.report.view import Limits, name_of
+from postgrad.report.written import codes, tables
 
 LEVELS = (Limits(24, 3000, 60), Limits(12, 1500, 40), Limits(6, 800, 25), Limits(3, 300, 12), Limits(1, 120, 6))
 
@@ -61,6 +63,8 @@ def render(folder: Folder, limits: Limits) -> str:
         notices_more=max(0, len(all_notices) - 24),
         claims=claims(folder),
         models=model_table(models),
+        kernel_tables=tables(folder, limits),
+        kernel_codes=codes(folder, limits),
         comparisons=comparison_table(folder),
         frontier=frontier(models, f" No point for {', '.join(absent)}." if absent else ""),
         figures=[*budgets(folder, limits), *([f] if (f := lengths(folder)) else [])],

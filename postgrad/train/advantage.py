@@ -39,6 +39,15 @@ def group_mean(rewards: Sequence[float | None]) -> list[float | None]:
     return [None if reward is None else reward - mean for reward in rewards]
 
 
+def as_given(rewards: Sequence[float | None]) -> list[float | None]:
+    """The reward itself: REINFORCE without a baseline. With rewards of 1 and 0 only successes are learnt from (CUDA-L1, arXiv 2507.14111, 3.1).
+
+    A failure has exactly no gradient. At the start most samples fail, and a baseline would push the model away from what is half right.
+    """
+    _present(rewards)
+    return list(rewards)
+
+
 def has_signal(rewards: Sequence[float | None], tolerance: float = 1e-8) -> bool:
     """Whether the group can teach anything: two rewards further apart than `tolerance` * max(1, largest |reward|).
 

@@ -52,6 +52,18 @@ def accuracy(group: Sequence[Graded]) -> list[float | None]:
     return each(group, lambda item: float(_is_correct(item)))
 
 
+def score(group: Sequence[Graded]) -> list[float | None]:
+    """The verdict's own score of a correct answer, such as a kernel's speed-up; 0 for a wrong one or none."""
+
+    def one(item: Graded) -> float:
+        if not _is_correct(item):
+            return 0.0
+        assert item.verdict.score is not None, "what is correct has a score"
+        return item.verdict.score
+
+    return each(group, one)
+
+
 def format(group: Sequence[Graded]) -> list[float | None]:
     r"""1 where a boxed answer stands before </think>, so that inference can stop there; else 0.
 
