@@ -420,10 +420,8 @@ def test_two_tasks_with_real_kernels(tmp_path: Path) -> None:
         "data.loops.validation=1",
         "data.loops.test=1",
         "gather.teachers=[novice, expert]",
-        "self_supervised.max_steps=1",
-        "self_supervised.eval_steps=1",
-        "rl.max_steps=1",
-        "rl.eval_steps=1",
+        "rl.max_steps=2",
+        "rl.eval_steps=2",
     )
     cuda_l1.main(asked, run)
     told = run.stages()["gather"]["result"]

@@ -104,4 +104,5 @@ def scripted(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(verifier, "Evaluator", Scripted)
     patch.setattr(verifier, "build_all", lambda *_, **__: ())
+    patch.setattr(cuda_l1, "admission", lambda *_: {})
     patch.setattr(cuda_l1, "_code", code)

@@ -25,7 +25,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -114,8 +114,12 @@ class Judging(Settings):
 
     how: Literal["quick", "full"] = Field(
         "quick",
-        description="quick: half a second of CPU time at small sizes, for training on loops; full: ten seconds, every check",
+        description="quick: few rounds at small sizes in CPU time, for training on loops; full: every check, at the tasks' own sizes",
     )
+    seconds: PositiveFloat = Field(
+        2.0, description="of timing one kernel, at most; a quiet machine needs a quarter of a second of quick's"
+    )
+    at_once: PositiveInt = Field(2, description="tasks judged side by side by quick, which counts CPU time")
     alive: PositiveInt = Field(16, description="references kept running")
 
 
@@ -217,7 +221,7 @@ def make_base(config: Config, run: Run) -> str:
 
 
 def prepare(config: Config, run: Run) -> dict[str, Any]:
-    """Make or read the tasks; write data/{train,validation,test}.jsonl and return the counts."""
+    """Make or read the tasks and admit them; write data/{train,validation,test}.jsonl and return the counts."""
     known = tasks_of(config)
     tokenizer = wiring.tokenizer(config.model, _own_tokenizer)
     everything = [problem for split in known.splits.values() for problem in split]
@@ -235,13 +239,17 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
             raise ValueError(
                 f"{len(known.splits['train'])} training tasks are fewer than {name}.prompts_per_step={stage.prompts_per_step}"
             )
+    refused = admission(run, known)
+    for name, why in refused.items():
+        run.event("data", 0, "warning", f"task {name!r} is left out: {why}")
+    splits = {name: [one for one in rows if one.id not in refused] for name, rows in known.splits.items()}
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)
-    for split, problems in known.splits.items():
+    for split, problems in splits.items():
         write_jsonl(folder / f"{split}.jsonl", problems)
     (run.folder / "archives").mkdir(exist_ok=True)
-    families = {split: dict(Counter(map(_family, problems))) for split, problems in known.splits.items()}
-    return {split: len(problems) for split, problems in known.splits.items()} | {"families": families}
+    families = {split: dict(Counter(map(_family, problems))) for split, problems in splits.items()}
+    return {split: len(problems) for split, problems in splits.items()} | {"refused": refused, "families": families}
 
 
 def pretrain(config: Config, run: Run, base: str) -> str:
@@ -250,7 +258,7 @@ def pretrain(config: Config, run: Run, base: str) -> str:
     from postgrad.train import fit, loss, source
 
     assert config.pretrain is not None, "main calls this stage only where there is one"
-    known = tasks_of(config)
+    known = prepared(config, run)
     model, tokenizer = wiring.load(config.model, run, base)
     made = [one for name, one in known.made.items() if name not in known.tasks]
     teachers = [loops.Teacher(name, made, lambda _: (), seed=config.seed) for name in config.gather.teachers]
@@ -272,7 +280,7 @@ def gather(config: Config, run: Run) -> dict[str, Any]:
     """Ask every sampler about every task until enough is right; keep every attempt, and write the rows of SFT."""
     from postgrad.kernels import archive
 
-    known = tasks_of(config)
+    known = prepared(config, run)
     asked = [*known.splits["train"], *known.splits["validation"]]
     kept: dict[str, list[Graded]] = {problem.id: [] for problem in asked}
     counts: dict[str, Any] = {}
@@ -377,7 +385,7 @@ def _learn(
     from postgrad.sample.engine import Engine
     from postgrad.train import fit, loss, source
 
-    known = tasks_of(config)
+    known = prepared(config, run)
     model, tokenizer = wiring.load(config.model, run, start)
     reference = wiring.load(config.model, run, start)[0] if settings.beta else None
     objective = loss.policy(
@@ -429,7 +437,7 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
     """Every model on the held-out tasks, with as many evaluations each; comparisons, claims, costs, kernels to look at."""
     from postgrad.evals import benchmark
 
-    known = tasks_of(config)
+    known = prepared(config, run)
     problems = known.splits["test"]
     grades: dict[str, list[list[Graded]]] = {}
     with judge(config, run, known, "eval") as verifier:
@@ -500,6 +508,35 @@ def tasks_of(config: Config) -> Tasks:
         return _loops(config, config.data.loops)
     assert config.data.kernel_bench is not None, "Data has exactly one source"
     return _kernel_bench(config.data.kernel_bench)
+
+
+def prepared(config: Config, run: Run) -> Tasks:
+    """Those that were admitted."""
+    splits = {name: wiring.problems(run, name) for name in ("train", "validation", "test")}
+    return replace(tasks_of(config), splits=splits)
+
+
+def admission(run: Run, known: Tasks) -> dict[str, str]:
+    """Tasks that cannot tell work from none, or whose reference does not run: id -> why."""
+    from postgrad.kernels.evaluate import Evaluator, Settings
+    from postgrad.kernels.reference import ReferenceFailed
+
+    refused: dict[str, str] = {}
+    names = dict.fromkeys(problem.id for split in known.splits.values() for problem in split)
+    run.progress.start("admission", len(names), "task")
+    for done, name in enumerate(names, start=1):
+        run.stop_if_asked("while tasks are admitted")
+        with Evaluator(known.tasks[name], Settings(cache=run.folder / "builds")) as evaluator:
+            try:
+                found = evaluator.admission()
+            except ReferenceFailed as error:  # boundary: this task is left out, by name
+                refused[name] = str(error)
+            else:
+                if found:
+                    refused[name] = "; ".join(f"{one.reason.name}: {one.evidence}" for one in found)
+        run.progress.update(done)
+    run.progress.finish()
+    return refused
 
 
 def _loops(config: Config, wanted: Loops) -> Tasks:
@@ -633,14 +670,16 @@ def _verifier(config: Config, known: Tasks, run: Run, heard: Any) -> Any:
     from postgrad.kernels.verifier import KernelVerifier
 
     cache = run.folder / "builds"
-    settings = evaluate.quick(cache=cache) if config.judging.how == "quick" else evaluate.Settings(cache=cache)
+    quick = config.judging.how == "quick"
+    settings = evaluate.quick(cache) if quick else evaluate.Settings(cache=cache)
     return KernelVerifier(
         known.tasks,
         known.parse,
-        settings,
+        replace(settings, budget_s=config.judging.seconds),
         backend=known.backend,
         seed=config.seed,
         alive=config.judging.alive,
+        at_once=config.judging.at_once if quick else 1,
         heard=heard,
     )
 
