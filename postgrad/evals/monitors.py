@@ -199,13 +199,16 @@ def without_reasoning(h: History) -> Seen | None:
 
 
 def gradient_spikes(h: History) -> Seen | None:
-    """Three of the last 20 gradient norms above ten times the median before them, and above the stage's first ones."""
+    """Three of the last 20 gradient norms above ten times the median of the 50 before, twice the largest of them and the stage's first ones.
+
+    Where most groups teach nothing the median is near 0, and a step that does learn is no spike.
+    """
     found = h.points.get("grad_norm", [])
     early, recent, before = h.early("grad_norm"), found[-20:], found[-70:-20]
     if early is None or len(before) < 20:
         return None
-    usual = median(value for _, value in before)
-    spikes = [(step, value) for step, value in recent if value > max(10 * usual, early)]
+    usual, largest = median(value for _, value in before), max(value for _, value in before)
+    spikes = [(step, value) for step, value in recent if value > max(10 * usual, 2 * largest, early)]
     if len(spikes) < 3:
         return None
     return Seen(

@@ -168,6 +168,11 @@ def test_gradient_spikes_are_several_and_large() -> None:
     assert "3 of the last 20 gradient norms are above ten times the 0.32 before; the largest is 30" in alarm.seen
 
 
+def test_a_gradient_now_and_then_among_solved_problems_is_no_spike() -> None:
+    seldom = [{"stage": "rl", "step": s, "grad_norm": 0.3 + s % 3 if s % 6 == 0 else 0.0} for s in range(1, 200)]
+    assert diagnose(seldom) == []
+
+
 def test_what_ends_and_comes_back_is_told_again_and_a_flicker_is_not() -> None:
     def unchecked(bad: Callable[[int], bool]) -> list[Alarm]:
         return diagnose([{"stage": "rl", "step": s, "status/unchecked": 0.5 * bad(s)} for s in range(1, 121)])
