@@ -17,8 +17,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,6 +98,26 @@ def build_all(
     listed = list(candidates)
     with ThreadPoolExecutor(workers) as pool:
         yield from zip(listed, pool.map(lambda one: build(one, cache), listed), strict=True)
+
+
+def as_built(
+    candidates: Iterable[Candidate],
+    *,
+    workers: int,
+    cache: Path | None = None,
+    make: Callable[[Candidate, Path | None], Built | Refused] = build,
+) -> Generator[tuple[Candidate, Built | Refused]]:
+    """Builds of several at once, each as soon as it is done: who judges the one waits for none of the others.
+
+    For kernels that are timed on another device, or by CPU time: a compiler beside a kernel that the wall clock times is in its time.
+    """
+    pool = ThreadPoolExecutor(workers)
+    try:
+        builds = {pool.submit(make, one, cache): one for one in candidates}
+        for done in as_completed(builds):
+            yield builds[done], done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _refused(outcome: sandbox.Outcome) -> Refused:

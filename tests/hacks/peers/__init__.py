@@ -34,8 +34,8 @@ class Peer:
 PEERS = {
     one.name: one
     for one in (
-        Peer("KernelBench", "kernelbench.py", "src/kernelbench/eval.py"),
-        Peer("CUDA-L1", "cuda_l1.py", "eval/eval_cuda.py"),
+        Peer("KernelBench", "ask_kernelbench.py", "src/kernelbench/eval.py"),
+        Peer("CUDA-L1", "ask_cuda_l1.py", "eval/eval_cuda.py"),
     )
 }
 

@@ -1,6 +1,6 @@
 """KernelBench's evaluation of one candidate, from a checkout of it. It runs in the sandbox alone.
 
-    python kernelbench.py FOLDER     ->  said.json: {"passed", "speedup", "why", "static", "device"}
+    python ask_kernelbench.py FOLDER     ->  said.json: {"passed", "speedup", "why", "static", "device"}
 
 `eval_kernel_against_ref` as it is, with five correctness trials and a hundred timed ones, as its scripts ask for; without a GPU nothing is
 timed (its argument `measure_performance`). Its static checker is asked beside, without the rule that a kernel must be CUDA text (none here
@@ -28,12 +28,17 @@ class Empty(types.ModuleType):
         return lambda *_, **__: None
 
 
-def main():
-    device = stand_in.device()
+def importable(folder):
+    """Makes `import kernelbench` find the checkout's."""
     for name in CLIENTS:
         if importlib.util.find_spec(name) is None:
             sys.modules[name] = Empty(name)
-    sys.path.insert(0, str(Path(sys.argv[1], "src")))
+    sys.path.insert(0, str(Path(folder, "src")))
+
+
+def main():
+    device = stand_in.device()
+    importable(sys.argv[1])
     from kernelbench.eval import eval_kernel_against_ref
     from kernelbench.kernel_static_checker import validate_kernel_static
 
@@ -62,4 +67,5 @@ def main():
     Path("said.json").write_text(json.dumps(said))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """CUDA-L1's evaluation of one candidate, from a checkout of it. It runs in the sandbox alone.
 
-    python cuda_l1.py FOLDER     ->  said.json: {"passed", "speedup", "why", "device"}
+    python ask_cuda_l1.py FOLDER     ->  said.json: {"passed", "speedup", "why", "device"}
 
 The four steps of its `eval_pipeline` in their order, with the counts that its `eval` asks for: the text runs, its output is no lazy tensor,
 ten correctness trials, seven times ten timed trials (or fewer, where a score is below 0.3), of which the mean counts. Not the function
