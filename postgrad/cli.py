@@ -293,7 +293,13 @@ def _show_claims(summary: Mapping[str, Any]) -> None:
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run, a Hugging Face folder or a hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL",
+            help="A run, a Hugging Face folder, a hub id, or an OpenAI-compatible address with /v1.",
+        ),
+    ],
     data: Annotated[Path | None, typer.Option(help="Problems with answers; those of the run if one is given.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Traces for each problem.")] = 1,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a trace at most.")] = 1024,
@@ -301,6 +307,14 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="A folder for the traces.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message for prompts that have none.")] = None,
+    turns: Annotated[
+        int, typer.Option(min=1, max=10, help="Ask multiple choice in so many orders of its options, and compare.")
+    ] = 1,
+    name: Annotated[str | None, typer.Option(help="The model's name at the address.")] = None,
+    key_variable: Annotated[
+        str | None, typer.Option(help="The environment variable that holds the address's key.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Measure a model, or the best checkpoint of a run, on problems with answers."""
@@ -314,9 +328,9 @@ def evaluate(
             model = str(checkpoint(Path(model)))
         if data is None:
             raise _UsageError("--data is missing: a file of problems with answers (only a run brings its own)")
-        from postgrad.evaluate import folder
+        from postgrad.evaluate import measure
 
-        found = folder(
+        found = measure(
             model,
             data,
             samples=samples,
@@ -325,6 +339,10 @@ def evaluate(
             limit=limit,
             seed=seed,
             out=out,
+            system=system,
+            turns=turns,
+            name=name,
+            key_variable=key_variable,
         )
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
 

@@ -290,14 +290,15 @@ def test_schema_is_json(invoke: Invoke) -> None:
 def test_eval_takes_a_model_or_a_run(invoke: Invoke, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Path, dict[str, Any]]] = []
 
-    def folder(model: str, data: Path, **settings: Any) -> dict[str, Any]:
+    def measure(model: str, data: Path, **settings: Any) -> dict[str, Any]:
         asked.append((model, data, settings))
         return {"accuracy": 0.5}
 
-    monkeypatch.setitem(sys.modules, "postgrad.evaluate", SimpleNamespace(folder=folder))
+    monkeypatch.setitem(sys.modules, "postgrad.evaluate", SimpleNamespace(measure=measure))
     found = invoke("eval", "some/model", "--data", "x.jsonl", "--samples", 4, "--limit", 7)
     assert json.loads(found.stdout) == {"accuracy": 0.5}
     defaults = {"samples": 1, "max_tokens": 1024, "temperature": 1.0, "limit": None, "seed": 0, "out": None}
+    defaults |= {"system": None, "turns": 1, "name": None, "key_variable": None}
     assert asked.pop() == ("some/model", Path("x.jsonl"), {**defaults, "samples": 4, "limit": 7})
     assert invoke("eval", run).exit_code == 0
     assert asked.pop() == (str(run / "checkpoints/rl/step-000002"), run / "data/test.jsonl", defaults)
