@@ -137,7 +137,9 @@ def test_every_step_of_every_worked_solution_is_true(generated: dict[str, list[P
             range(1, len(steps) + 1)
         )
         for step in steps:
-            name, *said = re.split(r"[ =]", step)
+            name, *said = re.split(r"[ =]", re.sub(r" [ABCD]\b", "", step))
+            for option, letter in re.findall(r"(\w+) ([ABCD])\b", step):
+                assert f"\n{letter}. {option}" in problem.prompt[0].content
             for word in said:
                 name_and_points = re.fullmatch(r"([a-z]+)(\d)", word)
                 if name_and_points and family in ("diagnosis", "prognosis"):
@@ -154,7 +156,9 @@ def test_every_step_of_every_worked_solution_is_true(generated: dict[str, list[P
                     assert (condition in WORLD.forbidden[name]) == (verdict == "no")
                     claims += 1
         if family == "recall":
-            assert steps == [f"{(code := re.findall(r'K..', problem.prompt[0].content)[0])} {WORLD.seats[code]}"]
+            assert steps == [
+                f"{(code := re.findall(r'K..', problem.prompt[0].content)[0])} {WORLD.seats[code]} {problem.gold}"
+            ]
     assert claims > 5000
 
 
@@ -170,7 +174,7 @@ def test_no_turn_of_a_case_can_be_guessed() -> None:
     turned, rank, risks = 0, Counter[int](), Counter[str]()
     for problem in made:
         text, reference = problem.prompt[0].content, problem.reference or ""
-        (said,) = re.findall(r"\. (\w+)\n</think>", reference)
+        (said,) = re.findall(r"\. (\w+) [ABCD]\n</think>", reference)
         if problem.labels["family"] == "treatment":
             rank[WORLD.lines[text.split()[1]].index(said)] += 1
         elif problem.labels["family"] == "prognosis":

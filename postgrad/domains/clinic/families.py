@@ -31,6 +31,7 @@ from postgrad.domains.clinic.language import (
     named,
 )
 from postgrad.domains.clinic.world import LINES, World, band
+from postgrad.options import LETTERS
 
 LEVELS = (1, 2, 3)
 
@@ -64,12 +65,12 @@ def diagnosis(world: World, level: int, rng: np.random.Generator) -> Case | None
     if answer is None or not out:
         return None
     steps = [
-        named(disease)
+        _lettered(options, disease)
         + "".join(f" {finding}{world.points[disease, finding]}" for finding in findings)
         + f"={total[disease]}"
         for disease in options
     ]
-    steps += [f" negative {test}:{named(*out)}", named(answer)]
+    steps += [f" negative {test}:{named(*out)}", _lettered(options, answer)]
     stem = f"Findings{named(*findings)}; negative {test}. Diagnosis?"
     # Does the case turn on the test: has a disease that it rules out more points than the answer?
     turned = max(total[disease] for disease in out) > total[answer]
@@ -79,7 +80,9 @@ def diagnosis(world: World, level: int, rng: np.random.Generator) -> Case | None
 def treatment(world: World, level: int, rng: np.random.Generator) -> Case | None:
     (disease,), conditions = _some(rng, DISEASES, 1), _some(rng, CONDITIONS, level)
     lines = world.lines[disease]
-    steps = [named(disease, *lines)]
+    (other,) = _some(rng, [drug for drug in DRUGS if drug not in lines], 1)
+    options = _some(rng, (*lines, other), 4)
+    steps = [named(disease) + "".join(_lettered(options, drug) for drug in lines)]
     answer = None
     for drug in lines:
         against = [condition for condition in conditions if condition in world.forbidden[drug]]
@@ -90,12 +93,9 @@ def treatment(world: World, level: int, rng: np.random.Generator) -> Case | None
             break
     if answer is None:
         return None
-    (other,) = _some(rng, [drug for drug in DRUGS if drug not in lines], 1)
-    options = _some(rng, (*lines, other), 4)
+    steps.append(_lettered(options, answer))
     stem = f"Treat {disease} with{named(*conditions)}. Drug?"
-    return Case(
-        _key([disease], conditions, [other]), stem, options, answer, (*steps, named(answer)), lines.index(answer)
-    )
+    return Case(_key([disease], conditions, [other]), stem, options, answer, tuple(steps), lines.index(answer))
 
 
 def uncertainty(world: World, level: int, rng: np.random.Generator) -> Case | None:
@@ -109,23 +109,23 @@ def uncertainty(world: World, level: int, rng: np.random.Generator) -> Case | No
         away = max((chances[disease] for disease in diseases if disease not in world.positive[test]), default=0)
         value[test] = there + away
         signs = (f" {one}{'+' if one in world.positive[test] else '-'}{chances[one]}" for one in diseases)
-        steps.append(f" {test}{''.join(signs)}={there}+{away}={value[test]}")
+        steps.append(f"{_lettered(options, test)}{''.join(signs)}={there}+{away}={value[test]}")
     answer = _best(value)
     if answer is None:
         return None
     said = [f"{disease}{tenth}" for disease, tenth in chances.items()]
     stem = f"Chances{named(*said)}. Next test?"
-    return Case(_key(said, options), stem, options, answer, (*steps, named(answer)))
+    return Case(_key(said, options), stem, options, answer, (*steps, _lettered(options, answer)))
 
 
 def prognosis(world: World, level: int, rng: np.random.Generator) -> Case:
     (score,), factors = _some(rng, SCORES, 1), _some(rng, FACTORS, level + 2)
     points = [world.risks[score, factor] for factor in factors]
-    answer = band(sum(points))
+    answer, options = band(sum(points)), _some(rng, BANDS, 4)
     step = named(score) + "".join(f" {factor}{point}" for factor, point in zip(factors, points, strict=True))
-    steps = (f"{step}={sum(points)}", named(answer))
+    steps = (f"{step}={sum(points)}", _lettered(options, answer))
     stem = f"Score {score}{named(*factors)}. Risk?"
-    return Case(_key([score], factors), stem, _some(rng, BANDS, 4), answer, steps, BANDS.index(answer))
+    return Case(_key([score], factors), stem, options, answer, steps, BANDS.index(answer))
 
 
 def recall(world: World, level: int, rng: np.random.Generator) -> Case:
@@ -133,8 +133,9 @@ def recall(world: World, level: int, rng: np.random.Generator) -> Case:
     (code,) = _some(rng, CODES, 1)
     answer = world.seats[code]
     others = _some(rng, [organ for organ in ORGANS if organ != answer], 3)
-    step = named(code, answer)
-    return Case(_key([code], others), f"Agent {code}. Organ?", _some(rng, (answer, *others), 4), answer, (step,))
+    options = _some(rng, (answer, *others), 4)
+    step = named(code) + _lettered(options, answer)
+    return Case(_key([code], others), f"Agent {code}. Organ?", options, answer, (step,))
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -148,6 +149,11 @@ FAMILIES: Mapping[str, Family] = {
 
 def _some(rng: np.random.Generator, names: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(names[at] for at in rng.permutation(len(names))[:count])
+
+
+def _lettered(options: Sequence[str], name: str) -> str:
+    """An option and its letter: which is which is the hardest to learn from answers alone."""
+    return named(name, LETTERS[options.index(name)])
 
 
 def _best(values: Mapping[str, int]) -> str | None:

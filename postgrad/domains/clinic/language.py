@@ -1,10 +1,10 @@
 r"""How the clinic speaks: names, questions, reasoning, and a tokenizer with one token for each.
 
     Findings fever rash; negative bex. Diagnosis?      <think>
-    A. dremia                                          1. dremia fever2 rash1=3
+    A. dremia                                          1. dremia A fever2 rash1=3
     B. gorvia                                          ...
     C. arvosis                                         5. negative bex: dremia arvosis
-    D. hulosis                                         6. gorvia
+    D. hulosis                                         6. gorvia B
                                                        </think>
                                                        \boxed{B}
 
@@ -45,6 +45,7 @@ LAYOUT = (
     "</think>",
     "\\boxed{",
     *(f"\n{letter}." for letter in LETTERS[:4]),
+    *(f" {letter}" for letter in LETTERS[:4]),
     *(f"\n{number}." for number in range(1, 10)),
     *("user", "assistant", "system"),
 )
