@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import torch
 import transformers
 import trl
@@ -33,11 +34,11 @@ from postgrad import attention
 from postgrad.records import Graded, Message, Problem, Status, Trace, Verdict
 from postgrad.run import commit, hardware, write_json
 from postgrad.sample.engine import Engine, Sampling
-from postgrad.train import advantage, optim, reward, source
+from postgrad.train import adapter, advantage, optim, reward, source
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.fit import update
 from postgrad.train.loss import likelihood, policy
-from postgrad.train.settings import GrpoSettings, RewardSettings, SftSettings
+from postgrad.train.settings import Adapter, GrpoSettings, RewardSettings, SftSettings
 
 VOCABULARY, ROW, ROWS, STEPS = 16_384, 512, 4, 4
 PROMPT, NEW = 48, 128
@@ -115,8 +116,9 @@ class Clock(TrainerCallback):
 # ---- Supervised fine-tuning -----------------------------------------------------------------------------------------
 
 
-def sft(strategy: str, rounds: int) -> Measured:
-    """CPU-seconds for 1,000 trained tokens: 4 rows of 512 tokens a step, AdamW, clipping."""
+def sft(strategy: str, rounds: int, wanted: Adapter | None = None) -> Measured:
+    """CPU-seconds for 1,000 trained tokens: 4 rows of 512 tokens a step, AdamW, clipping; of all weights, or of an adapter by PEFT."""
+    by_peft = None if wanted is None else peft.LoraConfig(**wanted.model_dump(), task_type="CAUSAL_LM")
     with tempfile.TemporaryDirectory() as folder:
         peer = trl.SFTTrainer(
             model=model("sdpa"),
@@ -132,9 +134,13 @@ def sft(strategy: str, rounds: int) -> Measured:
             ),
             train_dataset=Dataset.from_dict({"input_ids": documents()}),
             processing_class=tokenizer(),
+            peft_config=by_peft,
         )
         first = next(iter(peer.get_train_dataloader()))
         ours = model(attention.NAME)
+        if wanted is not None:
+            adapter.attach(ours, wanted, seed=0)
+            alike(ours, peer.model)
         theirs = float(peer.compute_loss(peer.model, dict(first)).detach())
         same = from_peer(first)
         twin = abs(float(likelihood(ours, same).total.detach()) / same.count - theirs) / theirs
@@ -164,6 +170,15 @@ def sft(strategy: str, rounds: int) -> Measured:
                 steps.append((time.process_time() - began) / sum(len(batch.targets_K) for batch in batches))
             costs.append(1000 * min(steps))
     return Measured(costs, peer_costs, higher=False, twin=twin)
+
+
+def alike(ours: Any, peer: Any) -> None:
+    """Adapters that do something, the same on both sides."""
+    named = dict(peer.named_parameters())
+    with torch.no_grad():
+        for name, weight in adapter.stored(ours).items():
+            weight.add_(0.05 * torch.randn_like(weight))
+            named[f"base_model.model.{name}"].copy_(weight)
 
 
 def islice(batches: Any, count: int) -> Iterator[Any]:
@@ -314,9 +329,24 @@ def agreement(peer: Any, rollouts: source.Rollouts, ours: Any) -> float:
 
 STOPS = list(range(3, 3 + VOCABULARY // 48))
 """One token in 48 ends a sequence: geometric lengths, mean 48."""
+LORA = Adapter(r=16, lora_alpha=32)
+DORA = Adapter(r=16, lora_alpha=32, use_dora=True, use_rslora=True)
+"""Of all linear layers but the head."""
 ROWS_OF: dict[str, tuple[str, str, str, Callable[[int], Measured]]] = {
     "sft-cpu-bfd": ("packed SFT, 4 x 512 tokens", "CPU-s / 1k tokens", "TRL bfd", lambda r: sft("bfd", r)),
     "sft-cpu-wrapped": ("packed SFT, 4 x 512 tokens", "CPU-s / 1k tokens", "TRL wrapped", lambda r: sft("wrapped", r)),
+    "lora-cpu": (
+        "packed SFT of LoRA, 4 x 512 tokens",
+        "CPU-s / 1k tokens",
+        "PEFT + TRL",
+        lambda r: sft("wrapped", r, LORA),
+    ),
+    "dora-cpu": (
+        "packed SFT of DoRA with rsLoRA's scale, 4 x 512 tokens",
+        "CPU-s / 1k tokens",
+        "PEFT + TRL",
+        lambda r: sft("wrapped", r, DORA),
+    ),
     "grpo-cpu-8": ("GRPO step, 1 x 8 x 128 tokens", "CPU-s", "TRL", lambda r: grpo(1, r)),
     "grpo-cpu-32": ("GRPO step, 4 x 8 x 128 tokens", "CPU-s", "TRL", lambda r: grpo(4, r)),
     "rollout-cpu-8": (

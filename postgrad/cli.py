@@ -456,9 +456,14 @@ def schema(recipe: Recipe, debug: Debug = False) -> None:
 def export(
     folder: RunFolder,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    to: Annotated[Literal["hf", "trl", "verl"], typer.Option(help="hf: the model; trl, verl: data and settings.")],
+    to: Annotated[
+        Literal["hf", "peft", "trl", "verl"],
+        typer.Option(
+            help="hf: the model; peft: an adapter, and the model with it merged; trl, verl: data and settings."
+        ),
+    ],
     stage: Annotated[
-        Literal["best", "sft", "rl"], typer.Option(help="hf: after which stage; best: the last.")
+        Literal["best", "sft", "rl"], typer.Option(help="hf, peft: after which stage; best: the last.")
     ] = "best",
     debug: Debug = False,
 ) -> None:
@@ -469,6 +474,8 @@ def export(
         _open(folder)
         if to == "hf":
             exports.to_hugging_face(folder, stage, out)
+        elif to == "peft":
+            typer.echo(exports.to_peft(folder, stage, out))
         else:
             {"trl": exports.to_trl, "verl": exports.to_verl}[to](folder, out)
         typer.echo(str(out))

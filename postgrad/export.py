@@ -1,6 +1,7 @@
 """What a run made, in the form that other tools read: a Hugging Face folder, or TRL's or verl's data and settings.
 
     hf     the checkpoint without its training state, after its hashes are verified
+    peft   of a run with model.adapter: the adapter as PEFT's folder, and the model with it merged
     trl    sft.jsonl + sft.yaml (keys of SFTConfig), rl.jsonl + validation.jsonl + grpo.yaml (keys of GRPOConfig)
     verl   train.parquet + validation.parquet + sft.parquet + grpo.yaml (over verl's ppo_trainer.yaml)
 
@@ -60,10 +61,49 @@ def verify(folder: Path) -> None:
 def to_hugging_face(run: Path, stage: str, out: Path) -> Path:
     """Copy a checkpoint as a folder that `from_pretrained` loads. `stage`: "sft", "rl" or "best"."""
     source = checkpoint(run, stage)
+    if (source / "adapter_config.json").is_file():
+        raise ValueError(f"{source} is an adapter, no whole model: --to peft writes it and the merged model")
     verify(source)
     _fresh(out)
     shutil.copytree(source, out, ignore=shutil.ignore_patterns("state", "COMMIT.json"), dirs_exist_ok=True)
     return out
+
+
+def to_peft(run: Path, stage: str, out: Path) -> str:
+    """The adapter in out/adapter, the model with it merged in out/merged; returns how far apart the two are on eight prompts."""
+    import torch
+
+    from postgrad import chat
+    from postgrad.attention import Packed
+    from postgrad.train import adapter
+    from postgrad.train import model as models
+
+    source = checkpoint(run, stage)
+    if not adapter.is_folder(source):
+        raise ValueError(f"{source} is a whole model, no adapter: --to hf writes it")
+    verify(source)
+    # Before anything is written: a run without data has no prompts.
+    prompts = [problem.prompt for problem in _problems(run, "validation")[:8]]
+    _fresh(out)
+    shutil.copytree(source, out / "adapter", ignore=shutil.ignore_patterns("state", "COMMIT.json"))
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[_config(run)["model"]["dtype"]]
+    where, tokenizer = torch.device("cpu"), models.load_tokenizer(str(source))
+    merged = models.load(str(source), dtype=dtype, device=where)
+    merged.save_pretrained(out / "merged")
+    tokenizer.save_pretrained(out / "merged")
+    del merged
+    live = models.load(adapter.base(source), dtype=dtype, device=where)
+    adapter.load(live, source)
+    merged = models.load(str(out / "merged"), dtype=dtype, device=where)
+    apart = largest = 0.0
+    for prompt in prompts:
+        ids = torch.tensor([chat.prompt_ids(tokenizer, prompt)])
+        with torch.no_grad():
+            one, other = (
+                of(input_ids=ids, layout=Packed([ids.shape[1]], where)).logits.float() for of in (live, merged)
+            )
+        apart, largest = max(apart, float((one - other).abs().max())), max(largest, float(one.abs().max()))
+    return f"{len(prompts)} prompts: logits of adapter and merged model differ by at most {apart:.2g}; the largest is {largest:.3g}"
 
 
 def to_trl(run: Path, out: Path) -> Path:
@@ -126,6 +166,7 @@ def trl_sft(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return settings, [
         *_stop_note(sft),
         *_optim_note(sft),
+        *_adapter_note(config),
         f"overlong={sft['overlong']}: TRL cuts a longer example instead",
     ]
 
@@ -158,6 +199,7 @@ def trl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     notes = [
         *_stop_note(rl),
         *_optim_note(rl),
+        *_adapter_note(config),
         f"max_prompt_length={rl['max_prompt_length']}: TRL has no such limit",
         f"for one device: {completions} completions a step; with N devices divide gradient_accumulation_steps by N",
         *_reward_notes(rl),
@@ -236,6 +278,7 @@ def verl_grpo(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     notes = [
         *_stop_note(rl),
         *_optim_note(rl),
+        *_adapter_note(config),
         "a training step of verl is one rollout; ours is one optimizer step",
         "the learning rate stays at its peak; ours falls as a cosine (the key for it differs between versions of verl)",
         f"adam: betas {rl['adam_beta1']}, {rl['adam_beta2']}, epsilon {rl['adam_epsilon']}",
@@ -277,6 +320,11 @@ def _trl_optimization(stage: Mapping[str, Any], config: Mapping[str, Any]) -> di
         "seed": config["seed"],
         "report_to": "none",
     }
+
+
+def _adapter_note(config: Mapping[str, Any]) -> list[str]:
+    adapter = config["model"]["adapter"]
+    return [] if adapter is None else [f"model.adapter: give the trainer peft_config=peft.LoraConfig(**{adapter})"]
 
 
 def _optim_note(stage: Mapping[str, Any]) -> list[str]:

@@ -68,6 +68,32 @@ def load(model: Model, run: Run, path: str, ranks: Ranks = ALONE) -> tuple[Any, 
     return models.load(where, dtype=_dtype(model), device=device, ranks=ranks), models.load_tokenizer(where)
 
 
+def to_train(model: Model, run: Run, path: str, seed: int) -> tuple[Any, Any]:
+    """A stage's model that is to be trained, with a fresh adapter where the config asks for one; and its tokenizer."""
+    from postgrad.train import adapter
+
+    made, words = load(model, run, path, run.ranks)
+    if model.adapter is not None:
+        adapter.attach(made, model.adapter, seed=seed)
+    return made, words
+
+
+def given_on(run: Run, stage: str, learner: Any, tokenizer: Any, chosen: str) -> str:
+    """What comes after a stage starts from this: the chosen checkpoint, an adapter merged into the model that it was trained on.
+
+    `learner` is the model that the stage trained; an adapter on it is gone afterwards.
+    """
+    from postgrad.train import adapter, checkpoint
+
+    if not adapter.is_folder(run.folder / chosen):
+        return chosen
+    adapter.take(learner, run.folder / chosen)
+    adapter.merge(learner)
+    where = f"checkpoints/{stage}-merged"
+    checkpoint.write_base(run.folder / where, learner, tokenizer)
+    return where
+
+
 def tokenizer(model: Model, own_tokenizer: Callable[[], Any]) -> Any:
     """The given model's, or the domain's own."""
     from postgrad.train.model import load_tokenizer
@@ -295,12 +321,14 @@ class Planned:
             assert model.scratch is not None, "Model has exactly one origin"
             made = models.scratch_config(model.scratch.model_dump(), own_tokenizer())
         self.shape = memory.shape(made)
+        self.adapted = None if model.adapter is None else memory.adapted(made, model.adapter)
         self.dtype, device = model.dtype, model.device
         # A GPU that is named need not be in the machine that plans for it.
         self.on_cuda = device.startswith("cuda") or (device == "auto" and models.resolve_device(device).type == "cuda")
 
     def of_model(self) -> Mapping[str, str]:
-        return {"model": f"{self.shape.parameters:,} parameters in {self.dtype}"}
+        trained = "" if self.adapted is None else f"; {self.adapted:,} more of an adapter are trained"
+        return {"model": f"{self.shape.parameters:,} parameters in {self.dtype}{trained}"}
 
     def of_sft(self, stage: str, sft: SftSettings) -> Mapping[str, str]:
         tokens = sft.rows_per_step * sft.max_length
@@ -351,6 +379,7 @@ class Planned:
             master_weights=of.master_weights,
             micro_batches=micro_batches,
             reference=reference,
+            adapted=self.adapted,
         )
         return f"{_size(held)} state"
 

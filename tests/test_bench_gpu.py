@@ -125,6 +125,14 @@ def test_the_steps_parts_in_miniature() -> None:
     assert ran.stdout.count('"part": "step"') == 6
 
 
+def test_adapters_beside_peft_and_trl(tmp_path: Path) -> None:
+    rows = measured(tmp_path, "lora-0.6b", "dora-0.6b")
+    for row in rows.values():
+        assert row["peer_name"] == "PEFT + TRL wrapped"
+        assert all(apart < 1e-3 for apart in row["twin"].values())
+    assert "DoRA, rank 16" in rows["dora-0.6b"]["workload"]
+
+
 @pytest.mark.slow
 def test_every_other_row(tmp_path: Path) -> None:
     rows = measured(tmp_path, "sft-1.7b", "sft-4b", "serve-4b", "groups-0.6b", "length")

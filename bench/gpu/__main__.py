@@ -30,12 +30,15 @@ from bench.gpu import grpo, head, length, limits, rollout, serve, sft, two
 from bench.gpu.place import Place
 from bench.gpu.row import Row
 from postgrad.run import commit, hardware, write_json
+from postgrad.train.settings import Adapter
 
 ROWS: dict[str, Callable[[Place], Row]] = {
     "limits": limits.both,
     "sft-0.6b": lambda place: sft.row(place, "0.6b", (False,)),
     "sft-1.7b": lambda place: sft.row(place, "1.7b", (False, True)),
     "sft-4b": lambda place: sft.row(place, "4b", (True,)),
+    "lora-0.6b": lambda place: sft.row(place, "0.6b", (False,), Adapter(r=16)),
+    "dora-0.6b": lambda place: sft.row(place, "0.6b", (False,), Adapter(r=16, use_dora=True, use_rslora=True)),
     "rollout-0.6b": lambda place: rollout.row(place, "0.6b"),
     "serve-0.6b": lambda place: serve.row(place, "0.6b", "mixed lengths"),
     "serve-4b": lambda place: serve.row(place, "4b", "mixed lengths"),

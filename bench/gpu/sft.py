@@ -2,7 +2,8 @@
 
 TRL runs with packing_strategy="wrapped" (without a flash package its other strategy makes one dense mask of the whole batch) and
 Liger's layers, once with float32 weights under autocast, which keeps small updates as we do, and once with bfloat16 weights.
-The learning rate is 0: the optimizer does all its work, and every round starts from the weights that the twin compared.
+An adapter's rows are the same work with PEFT's adapter on all linear layers but the head, the base in the number type of products; ours is
+on the same base, and both start from the same adapter. The learning rate is 0: the optimizer does all its work, and every round starts from the weights that the twin compared.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ import numpy as np
 import torch
 import trl
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from transformers.models.qwen3 import modeling_qwen3
 
 from bench.gpu import limits
 from bench.gpu.place import Place, tokenizer, tokens
 from bench.gpu.row import Row, agree, relative
-from postgrad.train import optim, source
+from postgrad.train import adapter, optim, source
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.fit import update
 from postgrad.train.loss import likelihood
-from postgrad.train.settings import SftSettings
+from postgrad.train.settings import Adapter, SftSettings
 
 PLAIN: dict[str, Any] = {
     "report_to": [],
@@ -44,7 +46,11 @@ WATCHED = (
     "model.layers.0.mlp.down_proj.weight",
     "model.layers.1.self_attn.k_norm.weight",
 )
-"""Whose gradients are compared: the last weights that a backward pass reaches, and the first."""
+WATCHED_OF_ADAPTER = (
+    "model.layers.0.self_attn.q_proj.lora_A.default.weight",
+    "model.layers.0.mlp.down_proj.lora_B.default.weight",
+    "model.layers.1.self_attn.v_proj.lora_B.default.weight",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,16 @@ class Work:
     steps: int
     """In a round."""
     checkpointing: bool
+    adapter: Adapter | None
 
     @classmethod
-    def of(cls, place: Place, shape: str, *, checkpointing: bool) -> Work:
-        return cls(shape, 4, place.pick(4096, 64), place.pick(5, 2), checkpointing)
+    def of(cls, place: Place, shape: str, wanted: Adapter | None, *, checkpointing: bool) -> Work:
+        return cls(shape, 4, place.pick(4096, 64), place.pick(5, 2), checkpointing, wanted)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Whose gradients are compared: the last weights that a backward pass reaches, and the first."""
+        return WATCHED if self.adapter is None else WATCHED_OF_ADAPTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +144,11 @@ def trl_side(place: Place, work: Work, dtype: torch.dtype, texts: list[list[int]
             ),
             train_dataset=Dataset.from_dict({"input_ids": texts}),
             processing_class=tokenizer(place.vocabulary),
+            peft_config=None
+            if work.adapter is None
+            else LoraConfig(**work.adapter.model_dump(), task_type="CAUSAL_LM"),
         )
+        stir(trainer.model)
         batches = list(islice(trainer.get_train_dataloader(), work.steps))
         trained = [int((batch["labels"] != -100).sum()) for batch in batches]
         clock = Clock(place)
@@ -150,7 +166,7 @@ def trl_side(place: Place, work: Work, dtype: torch.dtype, texts: list[list[int]
             with torch.autocast(place.device.type, torch.bfloat16, enabled=place.dtype == torch.bfloat16):
                 loss = trainer.compute_loss(model, inputs)
             loss.backward()
-            return looked(model, float(loss.detach()))
+            return looked(model, float(loss.detach()), work)
 
         try:
             # Liger's layers come with the first `train`, so nothing is compared before it.
@@ -168,6 +184,9 @@ def our_side(place: Place, work: Work, texts: list[list[int]]) -> Iterator[Side]
         max_steps=10_000, learning_rate=1e-4, max_length=work.length, per_device_train_batch_size=work.rows
     )
     model = place.ours(work.shape, recomputed=work.checkpointing)
+    if work.adapter is not None:
+        adapter.attach(model, work.adapter, seed=0)
+        stir(model)
     packed = source.Packed([document(str(index), ids) for index, ids in enumerate(texts)], settings, seed=0)
     optimizer = optim.adamw(model, settings)
     steps = [packed.step(model, step).batches for step in range(work.steps)]
@@ -184,16 +203,30 @@ def our_side(place: Place, work: Work, texts: list[list[int]]) -> Iterator[Side]
         total = likelihood(model, packed).total / packed.count
         total.backward()
         model.eval()
-        return looked(model, float(total.detach()))
+        return looked(model, float(total.detach()), work)
 
     with place.peak(held) as peak:
         round_()
     yield Side(round_, look, peak["gib"], steps[0][0])
 
 
-def looked(model: Any, loss: float) -> Look:
-    named = dict(model.named_parameters())
-    gradients = {name: named[name].grad.detach().float().cpu() for name in WATCHED}
+def stir(model: Any) -> None:
+    """Where there is an adapter: as after some steps, and the same for all."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in sorted(named(model).items()):
+            if "lora_A" in name or "lora_B" in name:
+                weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+
+
+def named(model: Any) -> dict[str, torch.Tensor]:
+    """By the names of the model that PEFT has wrapped."""
+    return {name.removeprefix("base_model.model."): weight for name, weight in model.named_parameters()}
+
+
+def looked(model: Any, loss: float, work: Work) -> Look:
+    held = named(model)
+    gradients = {name: held[name].grad.detach().float().cpu() for name in work.watched}
     model.zero_grad(set_to_none=True)
     return Look(loss, gradients)
 
@@ -216,30 +249,32 @@ def from_peer(batch: dict[str, torch.Tensor]) -> Batch:
 
 
 def twins(place: Place, ours: Look, peer: Look, name: str) -> dict[str, float]:
-    apart = max(relative(ours.gradients[name], peer.gradients[name]) for name in WATCHED)
+    apart = max(relative(gradient, peer.gradients[watched]) for watched, gradient in ours.gradients.items())
     return {
         f"loss, {name}": agree(place, "loss", abs(ours.loss - peer.loss) / peer.loss, bfloat16=5e-3, float32=1e-4),
         f"gradient, {name}": agree(place, "gradient", apart, bfloat16=0.15, float32=1e-3),
     }
 
 
-def row(place: Place, shape: str, checkpointing: tuple[bool, ...]) -> Row:
+def row(place: Place, shape: str, checkpointing: tuple[bool, ...], wanted: Adapter | None = None) -> Row:
     """Tokens a second. `checkpointing` is tried in this order: the next where we, or every peer, found no memory."""
     *others, last = checkpointing
     for on in others:
         with suppress(torch.cuda.OutOfMemoryError):
-            made = _row(place, Work.of(place, shape, checkpointing=on))
+            made = _row(place, Work.of(place, shape, wanted, checkpointing=on))
             if any(not isinstance(numbers, str) for numbers in made.peers.values()):
                 return made
         # Here, where no traceback holds the failed model any more.
         place.clear()
-    return _row(place, Work.of(place, shape, checkpointing=last))
+    return _row(place, Work.of(place, shape, wanted, checkpointing=last))
 
 
 def _row(place: Place, work: Work) -> Row:
     suffix = " + Liger" if place.on_gpu else ""
     kinds = {f"TRL wrapped{suffix}, float32 weights": torch.float32}
-    if place.dtype != torch.float32:
+    if work.adapter is not None:
+        kinds = {f"PEFT + TRL wrapped{suffix}": place.dtype}
+    elif place.dtype != torch.float32:
         kinds[f"TRL wrapped{suffix}, {str(place.dtype).removeprefix('torch.')} weights"] = place.dtype
     texts = documents(work.length, place.vocabulary)
     ours: list[float] = []
@@ -269,19 +304,22 @@ def _row(place: Place, work: Work) -> Row:
             peaks["ours"] = side.peak_gib
         place.clear()
     parameters = sum(weight.numel() for weight in _meta(place, work.shape).parameters())
+    # A frozen weight needs no gradient of its own: two products of three, and the adapter's own are left out.
+    flop = 6 if work.adapter is None else 4
+    what = "" if work.adapter is None else f" of {'DoRA' if work.adapter.use_dora else 'LoRA'}, rank {work.adapter.r}"
     rate = limits.matmul(place)
     return Row(
-        f"packed SFT, Qwen3-{work.shape}, {work.rows} x {work.length} tokens"
+        f"packed SFT{what}, Qwen3-{work.shape}, {work.rows} x {work.length} tokens"
         + (", activations recomputed" if work.checkpointing else ""),
         "tokens / s",
         higher=True,
         ours=ours,
         peers=peers,
         twin=twin,
-        limit=rate / (6 * parameters),
+        limit=rate / (flop * parameters),
         more={
-            "limit_is": "6 N FLOP a token at the measured rate of a matrix product",
-            "tflops_6nd": 6 * parameters * max(ours) / 1e12,
+            "limit_is": f"{flop} N FLOP a token at the measured rate of a matrix product",
+            f"tflops_{flop}nd": flop * parameters * max(ours) / 1e12,
             "peak_gib": peaks,
         },
     )

@@ -207,7 +207,7 @@ def supervise(config: Config, run: Run, base: str) -> str:
     from postgrad.verify import maths
 
     assert config.sft is not None, "main calls this stage only where there is one"
-    model, tokenizer = wiring.load(config.model, run, base, run.ranks)
+    model, tokenizer = wiring.to_train(config.model, run, base, config.seed)
     examples = list(read_jsonl(Example, run.folder / "data/sft.jsonl"))
     # Validation traces cost no test problem: problems kept out of both stages, with their references as responses.
     validation = wiring.problems(run, "validation")
@@ -234,7 +234,7 @@ def supervise(config: Config, run: Run, base: str) -> str:
 
     with wiring.watched(run, validation):
         fitted = fit.fit(run, "sft", model, tokenizer, packed, loss.likelihood, config.sft, validate)
-    return str(fitted.best.relative_to(run.folder))
+    return wiring.given_on(run, "sft", model, tokenizer, str(fitted.best.relative_to(run.folder)))
 
 
 def shorten(config: Config, run: Run, start: str) -> str:
@@ -244,7 +244,7 @@ def shorten(config: Config, run: Run, start: str) -> str:
     from postgrad.verify import maths
 
     rl = config.rl
-    model, tokenizer = wiring.load(config.model, run, start, run.ranks)
+    model, tokenizer = wiring.to_train(config.model, run, start, config.seed)
     problems, validation = wiring.problems(run, "rl"), wiring.problems(run, "validation")
     reference = wiring.load(config.model, run, start, run.ranks)[0] if rl.beta else None
     rewards = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
@@ -291,9 +291,10 @@ def shorten(config: Config, run: Run, start: str) -> str:
 
         weights = {name: weight for weight, name, _ in rewards.terms}
         with wiring.watched(run, validation, weights, rollback=rl.rollback):
-            return wiring.trained(
+            chosen = wiring.trained(
                 run, "rl", start, lambda: fit.fit(run, "rl", model, tokenizer, rollouts, objective, rl, validate)
             )
+    return wiring.given_on(run, "rl", model, tokenizer, chosen)
 
 
 def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints: a Hugging Face folder that any tool loads, plus state/ to go on exactly; whole or absent.
 
     step-000100/            config.json, model.safetensors, tokenizer files: AutoModelForCausalLM.from_pretrained(folder)
+                            or, of an adapter, adapter_config.json and adapter_model.safetensors: peft's from_pretrained
         state/optimizer.pt  the optimizer's moments, as they are in memory
         state/trainer.json  step, source state, best score: integers and rows, no generator states (see train/source.py)
         COMMIT.json         size and SHA-256 of every other file
@@ -28,7 +29,7 @@ from transformers import PreTrainedModel
 
 from postgrad.ranks import ALONE, Ranks
 from postgrad.run import Failed, write_json, write_text
-from postgrad.train import shard
+from postgrad.train import adapter, shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +100,13 @@ def write_base(folder: Path, model: PreTrainedModel, tokenizer: Any) -> None:
 
 
 def _write_model(folder: Path, model: PreTrainedModel, tokenizer: Any, weights: dict[str, torch.Tensor] | None) -> None:
-    model.save_pretrained(folder, state_dict=weights)
+    if adapter.is_adapted(model):
+        adapter.write(folder, model, weights)
+    else:
+        model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     # safetensors makes its files the owner's alone; all others follow the umask.
-    mode = (folder / "config.json").stat().st_mode
+    mode = (folder / "tokenizer_config.json").stat().st_mode
     for path in folder.glob("*.safetensors"):
         path.chmod(mode)
 

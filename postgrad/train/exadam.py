@@ -53,8 +53,6 @@ class EXAdam(AdamW):
                     self._change(weight, weight.grad, group)
 
     def _change(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        if not self.state[weight]:
-            self._begin(weight)
         state: dict[str, Tensor] = self.state[weight]
         state["step"] += 1
         taken, (beta1, beta2) = int(state["step"]), group["betas"]

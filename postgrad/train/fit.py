@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from postgrad.ranks import ALONE, Ranks
 from postgrad.run import Failed, Preempted, Run
-from postgrad.train import checkpoint, finite, layers, loss, optim, shard, source
+from postgrad.train import adapter, checkpoint, finite, layers, loss, optim, shard, source
 from postgrad.train.batch import Batch, Document, pack
 from postgrad.train.loss import LossSum, Objective
 from postgrad.train.room import Room
@@ -141,6 +141,8 @@ def update(
     `room` says how large a micro-batch may be, and learns it.
     """
     room = Room(warnings.warn) if room is None else room
+    # What layers draw themselves (dropout) is a function of the step, so that a resumed run draws the same.
+    torch.manual_seed(step)
     count = sum(batch.count for batch in batches)
     assert count != 0, "a source makes no step that has nothing to train"
     trained = sum(len(batch.targets_K) for batch in batches)
@@ -224,6 +226,9 @@ def mean_loss(model: torch.nn.Module, documents: Sequence[Document], tokens: int
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Copy a checkpoint's weights into a model of the same shape."""
+    """Copy a checkpoint's weights into a model of the same shape, or its adapter into one with such an adapter."""
+    if adapter.is_adapted(model):
+        adapter.take(model, folder)
+        return
     saved = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype)
     shard.take_weights(model, saved.state_dict())

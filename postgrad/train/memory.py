@@ -18,7 +18,10 @@ The estimate leaves out what the allocator and the framework keep for themselves
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from postgrad.train.settings import Adapter
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -58,12 +61,28 @@ def shape(config: Any) -> Shape:
     )
 
 
-def state(of: Shape, *, dtype: str, master_weights: bool, micro_batches: int, reference: bool) -> int:
-    """Bytes that training holds all the time, over all ranks together."""
+def adapted(config: Any, wanted: Adapter) -> int:
+    """Parameters of an adapter on such a model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from postgrad.train import adapter
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        adapter.attach(model, wanted, seed=0)
+    return sum(weight.numel() for weight in adapter.stored(model).values())
+
+
+def state(
+    of: Shape, *, dtype: str, master_weights: bool, micro_batches: int, reference: bool, adapted: int | None = None
+) -> int:
+    """Bytes that training holds all the time, over all ranks together. `adapted`: parameters of an adapter, trained instead."""
     weight = BYTES[dtype]
     residual = 2 if dtype == "bfloat16" and master_weights else 0
     gradient = weight if micro_batches == 1 else 4
-    return of.parameters * (weight + residual + 8 + gradient + weight * reference)
+    trained, more = (of.parameters, 0) if adapted is None else (adapted, adapted)
+    return (of.parameters + more) * weight + trained * (residual + 8 + gradient) + of.parameters * weight * reference
 
 
 def activations(of: Shape, tokens: int, trained: int, *, dtype: str, recomputed: Recomputed, on_cuda: bool) -> int:

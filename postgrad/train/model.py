@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from postgrad import attention
 from postgrad.ranks import ALONE, Ranks
-from postgrad.train import shard
+from postgrad.train import adapter, shard
 
 # The run has a live display of its own; a second writer would tear it.
 logging.disable_progress_bar()
@@ -30,11 +30,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load(path: str, *, dtype: torch.dtype, device: torch.device, ranks: Ranks = ALONE) -> PreTrainedModel:
-    """A causal LM ready for postgrad's attention, its weights of `dtype` and divided among the ranks.
+    """A causal LM ready for postgrad's attention, its weights of `dtype` and divided among the ranks. Of an adapter's folder: merged.
 
     Raises ValueError for a folder that holds no model.
     """
     folder = _folder(path)
+    if adapter.is_folder(folder):
+        model = load(adapter.base(folder), dtype=dtype, device=torch.device("cpu"))
+        adapter.load(model, folder)
+        adapter.merge(model)
+        return _ready(shard.shard(model, ranks, device), device)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(
             f"{path} has no config.json, so it is not a Hugging Face model folder: give the folder that holds config.json and *.safetensors"

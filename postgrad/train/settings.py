@@ -22,11 +22,29 @@ class Scratch(Settings):
     max_position_embeddings: PositiveInt = 1024
 
 
+class Adapter(Settings):
+    """A low-rank adapter instead of all weights. Keys are PEFT's."""
+
+    r: PositiveInt = Field(16, description="rank")
+    lora_alpha: PositiveInt = Field(32, description="the adapter is scaled by lora_alpha / r")
+    use_rslora: bool = Field(
+        False, description="scale by lora_alpha / sqrt(r), so that a change's size is about that of any r"
+    )
+    use_dora: bool = Field(False, description="also train the length of each row of a weight")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs set to 0 in training")
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="last parts of layers' names, or one regular expression; all-linear: all but the head"
+    )
+
+
 class Model(Settings):
     path: str | None = Field(None, description="a local Hugging Face folder or a hub id; None: from scratch")
     scratch: Scratch | None = Field(None, description="the shape to make where path is None")
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    adapter: Adapter | None = Field(
+        None, description="train this instead of the weights; what a stage gives on has it merged. null: all weights"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:

@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from postgrad.ranks import Ranks
+from postgrad.train import adapter
 from postgrad.train.layers import decoder_layers
 
 
@@ -121,7 +122,7 @@ def whole_weights(model: Any, host: HostMemory, ranks: Ranks) -> dict[str, Tenso
     """What rank 0 saves, in host memory; every rank must ask."""
     gathered: dict[int, Tensor] = {}
     weights = {}
-    for name, weight in model.state_dict(keep_vars=True).items():
+    for name, weight in adapter.stored(model).items():
         # Tied weights stay one tensor, so that they are written once.
         if id(weight) not in gathered:
             one = full(weight.detach())
