@@ -228,9 +228,6 @@ class PolicySettings(Optimization):
         False, description="completions cut at max_completion_length give no gradient"
     )
     max_resample: int = Field(0, ge=0, description="refill groups without variance by up to this many further rollouts")
-    rollback: bool = Field(
-        False, description="end the stage at an alarm of the monitors and hand on its newest checkpoint of before it"
-    )
 
     @model_validator(mode="after")
     def _batch_algebra(self) -> PolicySettings:
@@ -271,5 +268,7 @@ class GrpoSettings(PolicySettings):
         "sequence_mask", description="by token, cut at clip_max; or by sequence, 0 above clip_max"
     )
     vllm_importance_sampling_clip_max: float = Field(3.0, ge=1, description="the bound of those ratios")
-
+    rollback: bool = Field(
+        False, description="end the stage at an alarm of the monitors and hand on its newest checkpoint of before it"
+    )
     rewards: RewardSettings
