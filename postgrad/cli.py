@@ -572,6 +572,16 @@ def check_kernel(
     budget: Budget = 10.0,
     clock: KernelClock = "wall",
     confirm: Annotated[bool, typer.Option("--confirm", help="Measure twice whatever is not 1.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Time it against torch.compile of the reference too.")
+    ] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="A model that reads the kernel for cheats: a folder, or an address with /v1.")
+    ] = None,
+    judge_name: Annotated[str | None, typer.Option(help="The judge's name at its address.")] = None,
+    judge_key: Annotated[
+        str | None, typer.Option(help="The environment variable that holds its address's key.")
+    ] = None,
     out: KernelOut = None,
     debug: Debug = False,
 ) -> None:
@@ -579,21 +589,44 @@ def check_kernel(
     with _endings(debug):
         import json
 
+        from postgrad import check as checks
         from postgrad.kernels import candidate as candidates
         from postgrad.kernels import evaluate as evaluation
         from postgrad.kernels import signed
         from postgrad.kernels import task as tasks
         from postgrad.kernels.clock import any_gain, why_again
         from postgrad.kernels.verdict import ACCEPTED
+        from postgrad.records import to_json
 
         settings = evaluation.Settings(budget_s=budget, clock=clock, again=any_gain if confirm else why_again)
         given = tasks.kernel_bench(task), candidates.from_file(candidate)
         if out is not None and not out.parent.is_dir():
             raise _UsageError(f"--out {out}: there is no folder {out.parent}")
-        verdict = evaluation.evaluate(*given, settings)
+        if judge is None:
+            found = checks.check(*given, settings, baselines=baselines)
+        else:
+            found, opinions = checks.check_with_judge(
+                *given, settings, baselines=baselines, judge=judge, name=judge_name, key_variable=judge_key
+            )
+            for opinion in opinions:
+                said = (
+                    "gave no opinion that can be read"
+                    if opinion is None
+                    else "sees a cheat"
+                    if opinion.cheats
+                    else "sees no cheat"
+                )
+                _say(f"judge: {said}{f': {_printable(opinion.why)}' if opinion else ''}")
+        verdict = found.verdict
         _show_verdict(verdict)
+        for name, timing in found.timings.items():
+            gain = "no number" if timing.speedup is None else f"{timing.speedup:.2f}x"
+            typer.echo(f"  over {name}: {gain}")
+        for name, why in found.left_out.items():
+            typer.echo(f"  over {name}: not measured: {_printable(why)}")
         if out is not None:
             record = signed.sign(verdict, signed.run_key(out.with_name("key")))
+            record |= {"baselines": {name: json.loads(to_json(one)) for name, one in found.timings.items()}}
             out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             _say(f"record: {out}")
         if verdict.status is not ACCEPTED:
@@ -613,7 +646,7 @@ def _show_verdict(verdict: KernelVerdict) -> None:
     if timing is not None:
         typer.echo(
             f"  {len(timing.reference_s)} rounds in {timing.spent_s:.1f} s, ended by {timing.stopped}; "
-            f"CPU-seconds in calls: reference {timing.reference_cpu_s[0]:.3f}, candidate {timing.candidate_cpu_s[0]:.3f}"
+            f"CPU-seconds in calls: reference {sum(timing.reference_cpu_s):.3f}, candidate {sum(timing.candidate_cpu_s):.3f}"
         )
     if note := verdict.labels.get("oracle"):
         typer.echo(f"  {_printable(note)}")
@@ -665,6 +698,8 @@ def optimize(
             seed=seed,
         )
         typer.echo(f"{found.evaluations} verdicts on {found.answers} answers in {found.rounds} rounds; {found.ended}")
+        for alarm in found.alarms:
+            typer.echo(f"alarm: {alarm}")
         if found.best is None:
             typer.echo("nothing faster than the reference was verified")
         else:

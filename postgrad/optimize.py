@@ -49,7 +49,7 @@ def search(
     settings = searches.Settings(evaluations=budget, answers=4 * budget, strategy=strategy, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     with (
-        _sampler(model, name, key_variable, out, temperature, max_tokens, seed) as (sampler, named, spent),
+        sampler_of(model, name, key_variable, out, temperature, max_tokens, seed) as (sampler, named, spent),
         evaluation.Evaluator(given, quick) as evaluate,
         evaluation.Evaluator(given, slow) as confirm,
     ):
@@ -66,9 +66,10 @@ def search(
 
 
 @contextmanager
-def _sampler(
+def sampler_of(
     model: str, name: str | None, key_variable: str | None, out: Path, temperature: float, max_tokens: int, seed: int
 ) -> Iterator[tuple[Sampler, str, Any]]:
+    """A sampler, its name, and its account of what it spent (None for a folder): of a model folder, or of an address, whose calls are kept in `out`."""
     if model.startswith(("http://", "https://")):
         from postgrad.sample import calls
         from postgrad.sample.api import ApiSampler, Endpoint

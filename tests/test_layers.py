@@ -40,7 +40,7 @@ LAYERS = (
     ("data", "verify", "sample", "train", "evals", "report", "domains", "kernels"),
     ("wiring",),
     ("recipes",),
-    ("cli", "__main__", "diagnose", "doctor", "evaluate", "export", "optimize", "pages"),
+    ("cli", "__main__", "check", "diagnose", "doctor", "evaluate", "export", "optimize", "pages"),
 )
 """Names directly beneath postgrad, lowest first. A module may import from lower layers and from its own part."""
 SHARED = {*LAYERS[1], *LAYERS[-1]}

@@ -1,10 +1,10 @@
 """What a kernel must beat: not the reference as it stands but the best form of it that needs no kernel.
 
-    Python tasks   eager; torch.compile in its three modes; on a GPU also a CUDA graph of the eager calls
-    C++ tasks      the reference's text at the flags it came with, and at -O3 -march=native
+    Python tasks   eager, which is the reference; torch.compile; on a GPU also its other modes and a CUDA graph of the eager calls
+    C++ tasks      none: the reference is built as candidates are, at -O3 -march=native
 
-A baseline is text that defines what the reference defines, so it is loaded, checked and timed like any other side, in a worker of its own.
-A gain over eager alone is often a gain over Python: the speed-up that counts is the one over the best baseline (`hardest`).
+A baseline is text that defines what the reference defines, so it is loaded, checked and timed like any other side, in a worker of its own
+(against.py). A gain over eager alone is often a gain over Python: the speed-up that counts is the one over the best baseline (`hardest`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from postgrad.kernels.verdict import Finding, Reason, Timing
 
 _COMPILED = """
 
-_Eager{entry} = {entry}
+import torch
 
+if isinstance({entry}, type):
+    _Eager{entry} = {entry}
 
-class {entry}(_Eager{entry}):
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        import torch
+    class {entry}(_Eager{entry}):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self._compiled = torch.compile(super().forward, mode={mode!r})
 
-        self._compiled = torch.compile(super().forward, mode={mode!r})
-
-    def forward(self, *inputs):
-        return self._compiled(*inputs)
+        def forward(self, *inputs):
+            return self._compiled(*inputs)
+else:
+    {entry} = torch.compile({entry}, mode={mode!r})
 """
 
 # The inputs are copied in and the outputs out, both timed: a graph that skips them computes on old values and gives away its own memory.
@@ -69,19 +71,14 @@ MODES = {"compile": "default", "reduce-overhead": "reduce-overhead", "max-autotu
 class Baseline:
     name: str
     source: str
-    flags: tuple[str, ...] | None = None
-    """Of the compiler; None: those of every build, or nothing is compiled."""
 
 
 def of_python(source: str, entry: str, *, gpu: bool) -> list[Baseline]:
-    """`source` defines the module class `entry`. Its parameters keep their names, so a state dict fits all of them."""
+    """`source` defines `entry`, a module's class or a function; eager is the first. Parameters keep their names, so a state dict fits all."""
+    modes = MODES if gpu else {"compile": MODES["compile"]}  # on a CPU the others differ in what they try, for minutes
     made = [Baseline("eager", source)]
-    made += [Baseline(name, source + _COMPILED.format(entry=entry, mode=mode)) for name, mode in MODES.items()]
+    made += [Baseline(name, source + _COMPILED.format(entry=entry, mode=mode)) for name, mode in modes.items()]
     return [*made, Baseline("cuda-graph", source + _GRAPH.format(entry=entry))] if gpu else made
-
-
-def of_cpp(source: str) -> list[Baseline]:
-    return [Baseline("as built", source), Baseline("native", source, ("-O3", "-march=native"))]
 
 
 def hardest(timings: Mapping[str, Timing]) -> str | None:

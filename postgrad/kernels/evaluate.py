@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from postgrad.kernels.clock import why_again
 from postgrad.kernels.correct import check
 from postgrad.kernels.environment import environment
 from postgrad.kernels.guard import flags
+from postgrad.kernels.guard.judge import Judge, Opinion
 from postgrad.kernels.reference import LIMITS, Reference, ReferenceFailed
 from postgrad.kernels.side import Code, Misbehaved, Side
 from postgrad.kernels.subject import Subject, misbehaviour
@@ -48,6 +49,8 @@ from postgrad.sandbox import Limits, WorkerEnded
 
 RUN = ("torch", "cpp")
 """Backends that can be run. Triton and CUDA share all but where tensors lie; no GPU has proved them."""
+OWN = {"python": "eager", "cpp": "native"}
+"""What the reference is among the baselines (baselines.py), by the task's kind."""
 Scan = Callable[[Candidate, Task], Iterable[Finding]]
 """Findings from the text alone, before anything is run."""
 
@@ -60,6 +63,25 @@ def static(candidate: Candidate, task: Task) -> Iterable[Finding]:
 def unread(_candidate: Candidate, _task: Task) -> Iterable[Finding]:
     """No static rules: what is left is what the candidate does."""
     return ()
+
+
+def advised(judge: Judge, heard: Callable[[Opinion | None], None]) -> Scan:
+    """The static rules, and what a checker says of a text that they let through: SUSPICIOUS at most. `heard` is told each opinion, None
+    for none that can be read."""
+
+    def scan(candidate: Candidate, task: Task) -> Iterator[Finding]:
+        seen = flags.scan(candidate.code, candidate.backend, task.precision)
+        found = flags.findings(seen)
+        yield from found
+        if conclude(found) is REJECTED:
+            return
+        opinion = judge(task.source, candidate.code, "cpp" if candidate.backend == "cpp" else "python", seen)
+        heard(opinion)
+        finding = opinion.finding() if opinion is not None else None
+        if finding is not None:
+            yield finding
+
+    return scan
 
 
 Again = Callable[[Timing, float | None], str | None]
@@ -135,7 +157,7 @@ class Evaluator:
     def __init__(self, task: Task, settings: Settings = Settings(), *, seed: int | None = None) -> None:
         self.task, self.settings = task, settings
         self.seed = secrets.randbits(31) if seed is None else seed
-        self._rng = np.random.default_rng([self.seed, 3])
+        self.rng = np.random.default_rng([self.seed, 3])
         self._reference: Reference | None = None
         self._admission: list[Finding] | None = None
         self._spare = _Spare(settings.limits)
@@ -219,17 +241,23 @@ class Evaluator:
         told = [one for one in found if one not in second.findings]
         return [*(one for one in findings if one not in first.findings), *told, *timing.findings], timing
 
-    def _run(self, candidate: Candidate, reference: Reference) -> tuple[list[Finding], Timing | None]:
+    def started(self, candidate: Candidate) -> Side | Finding:
+        """A worker for the candidate, in which nothing is loaded yet; or why it does not build."""
         if candidate.backend == "cpp":
             built = build(candidate, self.settings.cache)
             if not isinstance(built, Built):
-                return [Finding(built.reason, built.log, "build")], None
-            side = Side(Code("cpp", library=built.library), self.settings.limits, rng=self._rng)
-        else:
-            side = self._spare.take(self._rng)
-            side.code = Code("torch", candidate.code, "candidate", self.task.wanted)
+                return Finding(built.reason, built.log, "build")
+            return Side(Code("cpp", library=built.library), self.settings.limits, rng=self.rng)
+        side = self._spare.take(self.rng)
+        side.code = Code("torch", candidate.code, "candidate", self.task.wanted)
+        return side
+
+    def _run(self, candidate: Candidate, reference: Reference) -> tuple[list[Finding], Timing | None]:
+        side = self.started(candidate)
+        if isinstance(side, Finding):
+            return [side], None
         with side:
-            subject = Subject(reference, side, candidate, self._rng)
+            subject = Subject(reference, side, candidate, self.rng)
             found = check(subject, seeds=self.settings.seeds)
             if conclude(found) is REJECTED:
                 return found, None
@@ -239,17 +267,21 @@ class Evaluator:
                 return [*found, misbehaviour(error, "timing")], None
             return [*found, *timed], timing
 
-    def _timed(self, subject: Subject) -> tuple[list[Finding], Timing]:
-        trial = Trial(subject)
-        timing = clock.measure(
+    def paired(self, trial: Trial) -> Timing:
+        """By the settings' clock, rules and budget. Raises Misbehaved."""
+        return clock.measure(
             trial.reference,
             trial.candidate,
             self.settings.budget_s,
-            random.Random(int(self._rng.integers(1 << 62))),
+            random.Random(int(self.rng.integers(1 << 62))),
             rules=self.settings.rules,
             prepare=trial.prepare,
             clock=self.settings.clock,
         )
+
+    def _timed(self, subject: Subject) -> tuple[list[Finding], Timing]:
+        trial = Trial(subject)
+        timing = self.paired(trial)
         found = [*trial.judge(timing.spent_s / 4), *probes.settings(subject), *timing.findings]
         slow = roofline.check(timing, self._bound(subject)) if timing.candidate_s else None
         found += [slow] if slow is not None else []
@@ -283,7 +315,7 @@ class Evaluator:
             environment=environment(
                 task=self.task.source, code=candidate.code, seeds={"values": self.seed}, compiler=made
             ),
-            labels={"backend": candidate.backend, "baseline": "reference", **_note(self._reference)},
+            labels={"backend": candidate.backend, "baseline": OWN[self.task.kind], **_note(self._reference)},
         )
 
 

@@ -32,6 +32,7 @@ from postgrad.kernels.archive import Archive, Attempt, Outcome, Place, Scored
 from postgrad.kernels.candidate import Backend, Candidate
 from postgrad.kernels.contrast import LANGUAGES, NoCode
 from postgrad.kernels.exemplars import Draw, Exemplar, Strategy
+from postgrad.kernels.guard.monitor import Monitor, of_hacks
 from postgrad.kernels.task import Task
 from postgrad.kernels.techniques import techniques
 from postgrad.kernels.verdict import KernelStatus, KernelVerdict
@@ -135,6 +136,10 @@ class Summary:
     """Of distinct codes."""
     reasons: Mapping[str, int]
     """Why codes were not accepted: how many have the reason."""
+    hacks: Mapping[str, float]
+    """Shares of the newest 200 distinct codes that were caught, by reason; see guard/monitor.py."""
+    alarms: tuple[str, ...]
+    """Why somebody should read samples: the monitor's words."""
     curve: tuple[tuple[int, float], ...]
     """(evaluations so far, best speed-up so far) at each improvement, by the search's own verdicts."""
     finalists: tuple[Finalist, ...]
@@ -339,6 +344,9 @@ def _summary(
         best = None
     lineage = codes.ancestry(*where, best.hash) if best else []
     parents = {one.place: one.parents for one in attempts}
+    watch = Monitor()
+    for one in distinct:
+        watch.add(one.status.value, of_hacks(filter(None, one.reason.split("; "))))
     outcomes = Counter(one.outcome.value for one in attempts)
     return Summary(
         search.subject.task.name,
@@ -352,6 +360,8 @@ def _summary(
         outcomes,
         Counter(one.status.value for one in distinct),
         Counter(reason for one in distinct for reason in one.reason.split("; ") if reason),
+        watch.metrics(),
+        tuple(alarm.text for alarm in watch.alarms()),
         _curve(attempts, distinct),
         finalists,
         best,

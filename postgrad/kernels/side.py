@@ -38,8 +38,13 @@ SCATTER = 1 << 20
 """Bytes over which the start of a buffer set is spread."""
 GUARD_BYTE, POISON_BYTE = 0xA5, 0xFF
 """0xFF in every byte is a NaN in each floating type, and the largest number without sign."""
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONHASHSEED": "0"}
-"""One thread, which sleeps where it waits: CPU-seconds are then those of the work."""
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "PYTHONHASHSEED": "0",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+}
+"""One thread, which sleeps where it waits: CPU-seconds are then those of the work. torch.compile starts no processes of its own."""
 START_S = 120.0
 """For a worker to be there: importing torch on a busy machine."""
 CALL_S = 60.0

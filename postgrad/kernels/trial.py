@@ -41,16 +41,16 @@ class _Call:
 
 
 class Trial:
-    """Prepares, times and remembers calls of both sides."""
+    """Prepares, times and remembers calls of both sides. `rival`: timed in the place of the reference, which still says what is right."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, rival: Side | None = None) -> None:
         self.subject = subject
         self._pool = list(self._draws())
         self.arrays: list[Array] = []
         self._kept: list[_Call] = []
         self._last: list[_Call] = []
         self._count = 0
-        self.reference = _Clocked(self, subject.reference.side)
+        self.reference = _Clocked(self, rival or subject.reference.side)
         self.candidate = _Clocked(self, subject.side)
 
     def _draws(self) -> Iterator[tuple[str, list[Array]]]:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from postgrad.kernels.guard.monitor import Monitor, Thresholds
+from postgrad.kernels.guard.monitor import Monitor, Thresholds, of_hacks
+from postgrad.kernels.verdict import Reason
 
 
 def test_rates_are_shares_of_the_newest() -> None:
@@ -37,6 +38,11 @@ def test_a_plague_rings_by_its_rate_and_a_new_one_by_its_surge() -> None:
     for _ in range(6):
         monitor.add("rejected", ["C01"])
     assert {alarm.kind for alarm in monitor.alarms()} == {"rate", "surge"}
+
+
+def test_honest_failures_are_no_hacks() -> None:
+    told = [Reason.WRONG_OUTPUT, Reason.C05_STALE_RESULT, Reason.BUILD_FAILED, "SOMETHING_OF_LATER"]
+    assert of_hacks(told) == [Reason.C05_STALE_RESULT]
 
 
 def test_few_catches_ring_nothing() -> None:

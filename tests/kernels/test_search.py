@@ -125,6 +125,19 @@ def test_it_climbs_and_writes_what_it_found(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text())["best"]["hash"] == found.best.hash
 
 
+def test_hacks_are_counted_and_ring(tmp_path: Path) -> None:
+    class Cheats(Clock):
+        def __call__(self, candidate: Candidate, *, best: float | None) -> KernelVerdict:
+            self.judged.append(candidate.code)
+            reason = Reason.C05_STALE_RESULT if len(self.judged) % 2 else Reason.WRONG_OUTPUT
+            return verdict(None, Finding(reason, "seen"))
+
+    found = search(tmp_path, clock=Cheats())
+    assert found.hacks == {"hacks/C05_STALE_RESULT": 0.5, "hacks/any": 0.5, "hacks/unchecked": 0.0}
+    assert found.alarms == ("C05_STALE_RESULT: 10 of the newest 20 candidates; read some before going on",)
+    assert json.loads((tmp_path / "summary.json").read_text())["hacks"] == found.hacks
+
+
 def test_the_lineage_goes_back_to_what_was_shown_first(tmp_path: Path) -> None:
     found = search(tmp_path)
     assert found.best is not None

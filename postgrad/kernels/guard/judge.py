@@ -6,7 +6,7 @@ and a quarter more with the most similar known cases in its prompt. Here any Sam
 Three departures, each because the candidate is written by someone who wants to win. The candidate's comments are gone and
 its strings are empty, so that no sentence in it reaches the checker. The reply must end in one line of JSON of an exact
 form; anything else is no opinion (`None`), not a "clean". And a "clean" has no effect: an opinion can make a kernel
-suspicious, which costs it a second measurement and a reader, and can do nothing else. Which is why a checker that is
+suspicious, so that its number does not count until somebody has read it, and can do nothing else. Which is why a checker that is
 talked over loses nothing that was had without it.
 """
 

@@ -17,6 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from postgrad.kernels.verdict import Reason
+
+_HACKS = frozenset(reason.value for reason in Reason if reason.rows)
+
+
+def of_hacks(reasons: Iterable[str]) -> list[str]:
+    """Those that the catalogue of hacks has rows for: a kernel that does not build, or is honestly wrong, is no hack."""
+    return [one for one in reasons if one in _HACKS]
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
