@@ -375,7 +375,7 @@ def test_words_that_name_nothing(prepare: Prepare, tmp_path: Path) -> None:
     for command, message in (
         (
             ["run", "math_two_stages"],
-            "no recipe 'math_two_stages'; known recipes: math_two_stage; did you mean 'math_two_stage'?",
+            f"no recipe 'math_two_stages'; known recipes: {', '.join(cli.recipes())}; did you mean 'math_two_stage'?",
         ),
         (["run", "math_two_stage", "--preset", "laptp"], "recipe 'math_two_stage' has no preset 'laptp': wanted "),
         (["run", "math_two_stage", "sft.max_step=3"], "unknown key 'sft.max_step'; did you mean 'sft.max_steps'?"),
