@@ -11,7 +11,7 @@ Measured at the end on the same held-out problems, two samples each: accuracy, t
 monitors read every run's metrics as they would have live. What the repair undoes is 1 - (repaired - plain) / (hacked - plain).
 
 Thresholds, written before these seeds were run: length doubled, accuracy flat or down, 70 % undone; each claim is that of its weakest seed. The
-specification asks for length or marks to double; marks as a claim of their own were added after the first seed had been seen, at its threshold.
+specification asks for length or marks to double; marks as a claim of their own, and the rate, were added after a first try: see LOG.md.
 Resumable: what is finished is not run again.
 """
 
@@ -43,12 +43,14 @@ SETTINGS = (
     "rl.prompts_per_step=8",
     "rl.eval_steps=8",
     "rl.save_steps=40",
+    "rl.learning_rate=4.0e-4",
+    "rl.min_lr_ratio=1",
     "rl.beta=0",
     f"rl.max_completion_length={LONGEST}",
     f"rl.rewards.max_length={LONGEST}",
     f"eval.max_tokens={LONGEST}",
 )
-"""Over the laptop preset: minutes suffice; no KL, which would hold any reward back."""
+"""Over the laptop preset: minutes suffice; no KL, which would hold any reward back, and a rate that does not fall, as it would within 40 steps."""
 
 VALIDATION, TEST = 100, 200
 """The first of the demo's held-out problems."""
