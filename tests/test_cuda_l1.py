@@ -1,4 +1,4 @@
-"""The recipe cuda_l1, shrunk to seconds, with a judge whose verdicts follow from a kernel's text; and once with the real one."""
+"""The recipe cuda_l1, shrunk to seconds, with a judge whose verdicts follow from a kernel's text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 
 from postgrad import config
 from postgrad.kernels import archive
+from postgrad.kernels.gather import successes, until_right
 from postgrad.kernels.ledger import Ledger
 from postgrad.recipes import cuda_l1
 from postgrad.records import Example, Graded, Problem, Status, Trace, Verdict, read_jsonl
 from postgrad.run import Preempted, Run, read_lines
 from tests import tiny_cuda_l1 as tiny
-from tests.kernels.small_tasks import needs_sandbox
 
 STAGES = ["base", "data", "gather", "pretrain", "sft", "self_supervised", "grpo", "contrastive", "eval"]
 MODELS = ["sft", "self_supervised", "evolved", "grpo", "contrastive"]
@@ -121,7 +121,7 @@ def test_a_comparison_is_answered_by_what_is_faster_than_all_it_shows() -> None:
         Graded(problem, Trace(problem.id, loops.answer(one.code), (), (), "stop"), Verdict(Status.CORRECT, speed))
         for one, speed in zip(variants[1:], speeds[1:], strict=True)
     ]
-    rows = cuda_l1._compared(asked, known, group, 12)
+    rows = cuda_l1._rows(asked, known, [group])[len(group) :]
     assert rows
     by_code = {one.code.strip(): speed for one, speed in zip(variants, speeds, strict=True)}
     for row in rows:
@@ -151,7 +151,6 @@ def test_rewards_of_the_arms_are_smoothed_speed_ups(finished: Path) -> None:
 def test_the_archive_grows_and_prompts_show_what_was_there_before_the_step(finished: Path) -> None:
     known = cuda_l1.tasks_of(tiny.settings())
     where = environment(finished)
-    shown_own = 0
     with archive.reading(finished / "archives" / "contrastive.sqlite") as codes:
         by_step = Counter[int]()
         for problem in known.splits["train"]:
@@ -169,7 +168,6 @@ def test_the_archive_grows_and_prompts_show_what_was_there_before_the_step(finis
                         place = hashes[parent].place
                         assert place is not None
                         assert place.step < attempt.place.step
-                        shown_own += place.step > 0
                         texts.append(hashes[parent].code)
                 prompts = [
                     row["prompt"]
@@ -179,7 +177,6 @@ def test_the_archive_grows_and_prompts_show_what_was_there_before_the_step(finis
                 assert any(all(text.strip() in prompt for text in texts) for prompt in prompts)
         assert by_step[0] > 0
         assert sum(count for step, count in by_step.items() if step > 0) > 0
-    del shown_own
     for row in rollouts(finished, "grpo"):
         assert row["prompt"] in {problem.prompt[0].content for problem in known.splits["train"]}
 
@@ -342,30 +339,25 @@ class Says:
         (set(), 20),
     ],
 )
-def test_a_sampler_is_asked_until_two_are_right_or_twenty_are_tried(
-    right: set[str], wanted: int, tmp_path: Path
-) -> None:
+def test_a_sampler_is_asked_until_two_are_right_or_twenty_are_tried(right: set[str], wanted: int) -> None:
     def verifier(problem: Problem, trace: Trace) -> Verdict:
         del problem
         ok = trace.text in right
         return Verdict(Status.CORRECT if ok else Status.WRONG, 2.0 if ok else 0.0)
 
-    asked, run = tiny.start(tmp_path / "run")
     problems = [Problem("one", (), None), Problem("two", (), None)]
-    rows = cuda_l1.until_right(Says(), problems, verifier, asked.gather, lambda text: text, run)
+    rows = until_right(Says(), problems, verifier, lambda text: text, keep=2, tries=20)
     assert [[item.trace.text for item in row] for row in rows] == [[str(k) for k in range(wanted)]] * 2
 
 
-def test_what_could_not_be_checked_is_no_success(tmp_path: Path) -> None:
-    asked, run = tiny.start(tmp_path / "run")
-
+def test_what_could_not_be_checked_is_no_success() -> None:
     def verifier(problem: Problem, trace: Trace) -> Verdict:
         del problem, trace
         return Verdict(Status.UNCHECKED, None)
 
-    (row,) = cuda_l1.until_right(Says(), [Problem("one", (), None)], verifier, asked.gather, lambda text: text, run)
+    (row,) = until_right(Says(), [Problem("one", (), None)], verifier, lambda text: text, keep=2, tries=20)
     assert len(row) == 20
-    assert cuda_l1._different(row, lambda text: text) == []
+    assert successes(row, lambda text: text) == []
 
 
 # ---- What is refused
@@ -405,34 +397,3 @@ def test_a_backend_that_is_not_judged_yet_is_refused(tmp_path: Path) -> None:
     layers = [config.preset("cuda_l1", "paper"), config.Override(f"data.kernel_bench.folder={tmp_path}")]
     with pytest.raises(ValueError, match="is not judged yet"):
         cuda_l1.tasks_of(config.load(cuda_l1.Config, layers).settings)
-
-
-# ---- The real judge
-
-
-@needs_sandbox
-def test_two_tasks_with_real_kernels(tmp_path: Path) -> None:
-    """Gathering and both archives with g++ and a clock; the model is too small to write any kernel."""
-    asked, run = tiny.start(
-        tmp_path / "run",
-        "data.loops.families=[plane]",
-        "data.loops.train=2",
-        "data.loops.validation=1",
-        "data.loops.test=1",
-        "gather.teachers=[novice, expert]",
-        "rl.max_steps=2",
-        "rl.eval_steps=2",
-    )
-    cuda_l1.main(asked, run)
-    told = run.stages()["gather"]["result"]
-    novice, expert = told["samplers"]["novice"], told["samplers"]["expert"]
-    checked = {name: one["tries"] - one.get("unchecked", 0) for name, one in told["samplers"].items()}
-    assert novice.get("no_answer", 0) == expert.get("no_answer", 0) == 0
-    assert all(checked.values()), "some of each could be timed"
-    verdicts = Ledger(run.folder / "verdicts.jsonl").verdicts()
-    accepted = [one for one in verdicts.values() if one.status == "accepted"]
-    assert any((one.speedup or 0) > 1.5 for one in accepted), "loops in the order of memory are far faster"
-    assert {reason.name for one in verdicts.values() for reason in one.reasons if one.status == "rejected"}
-    summary = summary_of(run.folder)
-    assert all(one["no_answer"] == one["n"] for one in summary["models"].values())
-    assert summary["claims"] == [] or summary["claims"][0]["id"] == "self_supervised_over_sft"

@@ -18,11 +18,10 @@ Every verdict is kept (verdicts.jsonl): a code is judged once in the life of a r
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -42,8 +41,6 @@ from postgrad.track import Name
 from postgrad.train.settings import Model, PolicySettings, SftSettings
 
 Strategy = Literal["buckets", "islands", "proportional", "uniform", "nothing"]
-FASTER = 1.01
-"""Below it the article counts no speed-up."""
 ARMS = ("grpo", "contrastive")
 
 
@@ -55,13 +52,14 @@ class Loops(Settings):
     validation: PositiveInt = Field(14, description="of the training split, in no stage's training")
     test: PositiveInt
     read: int = Field(
-        0, ge=0, description="further tasks of the training split, whose texts are only read: see `pretrain`"
+        0,
+        ge=0,
+        description="further tasks of the training split that a model from nothing reads about: two texts and a comparison of each, unjudged",
     )
     compared: int = Field(
         2,
         ge=0,
-        description="of each training task, rows of SFT that answer a contrastive prompt of gathered codes with a faster one: a model from "
-        "nothing has never seen such a prompt",
+        description="of each gathered task, rows of SFT that answer a contrastive prompt of gathered codes with a faster one",
     )
 
 
@@ -99,6 +97,7 @@ class Gather(Settings):
 
     teachers: tuple[str, ...] = Field((), description="scripted ones of data.loops, each with other skills")
     endpoints: tuple[Endpoint, ...] = ()
+    tasks: PositiveInt | None = Field(None, description="of the training tasks, the first so many; null: all")
     tries: PositiveInt = Field(20, description="of each task and sampler, at most")
     keep: PositiveInt = Field(2, description="different successes of each task and sampler")
 
@@ -253,8 +252,9 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
 
 
 def pretrain(config: Config, run: Run, base: str) -> str:
-    """A model from nothing learns the language: one text of each teacher about each task, right or wrong as it comes."""
+    """A model from nothing learns the language: texts about further tasks, right or wrong as they come, that nobody has judged."""
     from postgrad.domains import loops
+    from postgrad.domains.loops import rows
     from postgrad.train import fit, loss, source
 
     assert config.pretrain is not None, "main calls this stage only where there is one"
@@ -264,9 +264,10 @@ def pretrain(config: Config, run: Run, base: str) -> str:
     teachers = [loops.Teacher(name, made, lambda _: (), seed=config.seed) for name in config.gather.teachers]
     texts = [
         Example(loops.plain(one.task), loops.answer(teacher.code(one, 0)), id=f"{one.task.id} {teacher.name}")
-        for one in made
-        for teacher in teachers
+        for place, one in enumerate(made)
+        for teacher in (teachers[(place + turn) % len(teachers)] for turn in range(2))
     ]
+    texts += [row for one in made for row in rows.claimed(one, most=config.contrast.exemplars, seed=config.seed)]
     packed = source.Packed(source.supervised(tokenizer, texts, config.pretrain)[0], config.pretrain, seed=config.seed)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:  # noqa: ARG001  as every validation
@@ -279,9 +280,11 @@ def pretrain(config: Config, run: Run, base: str) -> str:
 def gather(config: Config, run: Run) -> dict[str, Any]:
     """Ask every sampler about every task until enough is right; keep every attempt, and write the rows of SFT."""
     from postgrad.kernels import archive
+    from postgrad.kernels.gather import successes, until_right
 
+    wanted = config.gather
     known = prepared(config, run)
-    asked = [*known.splits["train"], *known.splits["validation"]]
+    asked = [*known.splits["train"][: wanted.tasks], *known.splits["validation"]]
     kept: dict[str, list[Graded]] = {problem.id: [] for problem in asked}
     counts: dict[str, Any] = {}
     with (
@@ -293,20 +296,23 @@ def gather(config: Config, run: Run) -> dict[str, Any]:
         keeper = _evolving(config, run, known, codes, "nothing", "gather")
         for number, (name, sampler) in enumerate(samplers.items()):
             run.progress.start(f"gather {name}", len(asked), "task")
-            attempts = until_right(sampler, asked, verifier, config.gather, known.parse, run)
+            attempts = until_right(
+                sampler, asked, verifier, known.parse, keep=wanted.keep, tries=wanted.tries, asked=_gathering(run)
+            )
             keeper.start_with([item for row in attempts for item in row], name, number)
-            successes = [_different(row, known.parse) for row in attempts]
-            for row in successes:
-                for item in row[: config.gather.keep]:
+            found = [successes(row, known.parse) for row in attempts]
+            for row in found:
+                for item in row[: wanted.keep]:
                     kept[item.problem.id].append(item)
             counts[name] = {
                 "tries": sum(map(len, attempts)),
                 **Counter(str(item.verdict.status) for row in attempts for item in row),
-                "kept": sum(min(len(row), config.gather.keep) for row in successes),
+                "kept": sum(min(len(row), wanted.keep) for row in found),
             }
             run.progress.finish()
     rows = {
-        split: _rows(config, known, [kept[one.id] for one in known.splits[split]]) for split in ("train", "validation")
+        split: _rows(config, known, [kept[one.id] for one in known.splits[split] if one.id in kept])
+        for split in ("train", "validation")
     }
     if not rows["train"]:
         raise Failed(
@@ -380,6 +386,7 @@ def _learn(
 ) -> str:
     """Rounds of sampling, judging and learning; every code goes into the stage's archive. Ends with the last checkpoint that
     validation likes best."""
+    from postgrad.evals import speed
     from postgrad.kernels import archive
     from postgrad.kernels.guard.monitor import Monitor
     from postgrad.sample.engine import Engine
@@ -420,7 +427,8 @@ def _learn(
             if not problems:
                 return {"eval_score": float(step)}
             rows = ask(config, run, known, verifier, model, tokenizer, problems, strategy, 1, f"validation-{stage}")
-            numbers = {name: one.value for name, one in measures(rows, 100, 0).items() if one is not None}
+            found = speed.measures(rows, resamples=100)
+            numbers = {name: one.value for name, one in found.items() if one is not None}
             if "correct" not in numbers:
                 raise Failed(
                     f"none of {len(problems)} validation tasks' answers could be checked: run `postgrad doctor`"
@@ -435,7 +443,7 @@ def _learn(
 
 def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, Any]:
     """Every model on the held-out tasks, with as many evaluations each; comparisons, claims, costs, kernels to look at."""
-    from postgrad.evals import benchmark
+    from postgrad.evals import benchmark, speed
 
     known = prepared(config, run)
     problems = known.splits["test"]
@@ -454,8 +462,13 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
     for name, rows in grades.items():
         benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", rows)
     how: dict[str, Any] = {"resamples": config.eval.bootstrap, "seed": config.seed}
-    found = {name: measures(rows, **how) for name, rows in grades.items()}
-    compared = comparisons(grades, **how) + _found_in_training(config, run, known, **how)
+    found = {name: speed.measures(rows, **how) for name, rows in grades.items()}
+    compared = [
+        _comparison(what, before, after, one)
+        for before, after in PAIRS
+        for what, one in speed.compare(grades[before], grades[after], **how).items()
+    ]
+    compared += _found_in_training(config, run, known, **how)
     stages = run.stages()
     summary = {
         "recipe": run.recipe,
@@ -464,8 +477,7 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
         "seconds": {name: stage["seconds"] for name, stage in stages.items() if stage["status"] == "done"},
         "headline": _headline(found, compared),
         "models": {
-            name: benchmark.score(rows, **how).to_summary()
-            | {key: None if one is None else one.to_summary() for key, one in found[name].items()}
+            name: benchmark.score(rows, **how).to_summary() | speed.summary(found[name])
             for name, rows in grades.items()
         },
         "comparisons": compared,
@@ -738,87 +750,33 @@ def _samplers(config: Config, run: Run, known: Tasks) -> Iterator[dict[str, Samp
         yield asked
 
 
-def until_right(
-    sampler: Sampler,
-    problems: Sequence[Problem],
-    verifier: Verifier,
-    wanted: Gather,
-    parse: Callable[[str], str | None],
-    run: Run,
-) -> list[list[Graded]]:
-    """Every attempt at each problem, in order: [P][tries used]. Asks for as many at a time as are still missing.
-
-    The sampler answers a problem the same way again, so asking for more begins with what was given before.
-    """
-    rows: list[list[Graded]] = [[] for _ in problems]
-    while True:
-        run.stop_if_asked("while gathering")
-        more: dict[int, list[int]] = defaultdict(list)
-        for place, row in enumerate(rows):
-            missing = min(wanted.keep - len(_different(row, parse)), wanted.tries - len(row))
-            if missing > 0:
-                more[len(row) + missing].append(place)
-        if not more:
-            return rows
-        open_, traces = [], []
-        for n, places in more.items():
-            said = sampler.sample([problems[place] for place in places], n)
-            open_ += places
-            traces += [row[len(rows[place]) :] for place, row in zip(places, said, strict=True)]
-        graded = grade([problems[place] for place in open_], traces, verifier)
-        for place, row in zip(open_, graded, strict=True):
-            rows[place] += row
-        run.progress.update(len(problems) - len(open_))
-
-
-def _different(row: Sequence[Graded], parse: Callable[[str], str | None]) -> list[Graded]:
-    """Successes, each text once."""
-    found = {parse(item.trace.text): item for item in reversed(row) if item.verdict.status is Status.CORRECT}
-    return list(reversed(found.values()))
-
-
 def _rows(config: Config, known: Tasks, kept: Sequence[Sequence[Graded]]) -> list[Example]:
     """Each success to the plain prompt; of loops, comparisons of gathered codes too."""
-    rows = [
+    from postgrad.domains.loops import rows
+    from postgrad.evals import speed
+
+    made = [
         Example(item.problem.prompt, item.trace.text, id=f"{item.problem.id} {number}")
         for group in kept
         for number, item in enumerate(group)
     ]
     if config.data.loops is not None:
-        for group in kept:
-            rows += _compared(config, known, group, config.data.loops.compared)
-    return rows
+        how: dict[str, Any] = {"most": config.contrast.exemplars, "seed": config.seed}
+        for group in filter(None, kept):
+            speedups = {
+                str(known.parse(item.trace.text)): score for item in group if (score := speed.speedup(item)) is not None
+            }
+            task = known.made[group[0].problem.id]
+            made += rows.measured(task, speedups, config.data.loops.compared, **how)
+    return made
 
 
-def _compared(config: Config, known: Tasks, group: Sequence[Graded], count: int) -> list[Example]:
-    """Contrastive prompts of gathered codes, the reference among them, each answered by one that is faster than all it shows."""
-    import random
+def _gathering(run: Run) -> Callable[[int], None]:
+    def told(done: int) -> None:
+        run.stop_if_asked("while gathering")
+        run.progress.update(done)
 
-    from postgrad.domains import loops
-
-    if not group:
-        return []
-    problem = group[0].problem
-    made = known.made[problem.id]
-    variants = {one.code.strip(): one for one in loops.variants(made)}
-    scored = {made.task.reference.strip(): 1.0}
-    for item in group:
-        assert item.verdict.score is not None, "successes have a speed-up"
-        # What a teacher wrote by mistake may be right, too; then nobody knows its techniques.
-        if (code := str(known.parse(item.trace.text)).strip()) in variants:
-            scored.setdefault(code, item.verdict.score)
-    ranked = sorted(scored.items(), key=lambda one: (one[1], one[0]))
-    rows = []
-    for number in range(count):
-        rng = random.Random(json.dumps([config.seed, problem.id, number]))
-        shown = sorted(rng.sample(range(len(ranked)), min(len(ranked), rng.randint(1, config.contrast.exemplars))))
-        faster = [place for place, (_, score) in enumerate(ranked) if score > FASTER * ranked[shown[-1]][1]]
-        if faster:
-            codes = [(variants[ranked[place][0]], ranked[place][1]) for place in shown]
-            better = variants[ranked[rng.choice(faster)][0]]
-            prompt = loops.contrastive(made.task, [(one.code, score) for one, score in codes])
-            rows.append(Example(prompt, loops.compared(codes, better), id=f"{problem.id} compared {number}"))
-    return rows
+    return told
 
 
 # ---- Asking a model -------------------------------------------------------------------------------------------------
@@ -828,7 +786,6 @@ def _evolving(config: Config, run: Run, known: Tasks, codes: Any, strategy: Stra
     from postgrad.kernels.evolve import Evolving
     from postgrad.kernels.search import STRATEGIES
 
-    hardware = run.manifest["hardware"]
     return Evolving(
         codes,
         {name: task.source for name, task in known.tasks.items()},
@@ -838,9 +795,14 @@ def _evolving(config: Config, run: Run, known: Tasks, codes: Any, strategy: Stra
         shown=config.contrast.exemplars,
         seed=config.seed,
         sampler=sampler,
-        environment=f"{hardware['cpu']}, {config.judging.how}",
+        environment=_environment(config, run),
         backend=known.backend,
     )
+
+
+def _environment(config: Config, run: Run) -> str:
+    """What scores hold for: that of the run's beginning, wherever it is resumed."""
+    return f"{run.manifest['hardware']['cpu']}, {config.judging.how}"
 
 
 def _seed(run: Run, known: Tasks, prompter: Any) -> None:
@@ -887,79 +849,6 @@ def ask(
 
 # ---- Numbers --------------------------------------------------------------------------------------------------------
 
-
-def _logs(rows: Sequence[Sequence[Graded]], one: Callable[[float], float] = math.log) -> list[list[float]]:
-    """`one` of the speed-ups of what is right, by task."""
-    return [
-        [
-            one(item.verdict.score)
-            for item in row
-            if item.verdict.status is Status.CORRECT and item.verdict.score is not None
-        ]
-        for row in rows
-    ]
-
-
-def _checked(rows: Sequence[Sequence[Graded]], one: Callable[[float | None], float]) -> list[list[float]]:
-    """`one` of every checked answer's speed-up, None for a failure, by task."""
-    return [
-        [
-            one(item.verdict.score if item.verdict.status is Status.CORRECT else None)
-            for item in row
-            if item.verdict.status is not Status.UNCHECKED
-        ]
-        for row in rows
-    ]
-
-
-def _right(score: float | None) -> float:
-    return float(score is not None)
-
-
-def _fast(score: float | None) -> float:
-    return float(score is not None and score > FASTER)
-
-
-def _kept(score: float | None) -> float:
-    """The logarithm of what one is left with who keeps the reference where the answer is wrong or slower."""
-    return 0.0 if score is None else math.log(max(1.0, score))
-
-
-def _best(rows: Sequence[Sequence[Graded]]) -> list[list[float]]:
-    """By task the best that its answers leave one with; none where no answer could be checked."""
-    return [[max(row)] if row else [] for row in _checked(rows, _kept)]
-
-
-def measures(rows: Sequence[Sequence[Graded]], resamples: int, seed: int) -> dict[str, Any]:
-    """Estimates over tasks; None where nothing could be checked, or nothing is right.
-
-    correct   share of answers                            speedup  geometric mean over right answers
-    fast      share of answers right and above 1.01x      kept     geometric mean, the reference kept where wrong or slower
-    best      geometric mean of each task's fastest answer, the reference kept where none is
-    """
-    from postgrad.evals import stats
-
-    if not any(_checked(rows, _right)):
-        return dict.fromkeys(("correct", "speedup", "fast", "kept", "best"))
-    how: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    logs = _logs(rows)
-    return {
-        "correct": stats.clustered_rate(_checked(rows, _right)),
-        "speedup": _exp(stats.mean(logs, **how)) if any(logs) else None,
-        "fast": stats.clustered_rate(_checked(rows, _fast)),
-        "kept": _exp(stats.mean(_checked(rows, _kept), **how)),
-        "best": _exp(stats.mean(_best(rows), **how)),
-    }
-
-
-def _exp(estimate: Any) -> Any:
-    """Of logarithms: a geometric mean, or a ratio of two."""
-    from postgrad.evals import stats
-
-    low, high = estimate.interval
-    return stats.Estimate(math.exp(estimate.value), (math.exp(low), math.exp(high)), estimate.n)
-
-
 PAIRS = (
     ("sft", "self_supervised"),
     ("self_supervised", "grpo"),
@@ -967,37 +856,6 @@ PAIRS = (
     ("grpo", "contrastive"),
     ("evolved", "contrastive"),
 )
-
-
-def comparisons(grades: Mapping[str, Sequence[Sequence[Graded]]], *, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Paired over tasks: differences of shares, ratios of speed-ups. What no task has on both sides is left out."""
-    from postgrad.evals import stats
-
-    how: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    rows = []
-    for before, after in PAIRS:
-        a, b = grades[before], grades[after]
-        for what, one in (("correct", _right), ("fast", _fast)):
-            old, new = _checked(a, one), _checked(b, one)
-            if _both(old, new):
-                found = stats.paired_rate_difference(old, new, **how)
-                rows.append(_comparison(f"{what} difference, {before} to {after}", found))
-        for what, old, new in (
-            ("speedup", _logs(a), _logs(b)),
-            ("kept", _checked(a, _kept), _checked(b, _kept)),
-            ("best", _best(a), _best(b)),
-        ):
-            if _both(old, new):
-                rows.append(
-                    _comparison(f"{what} ratio, {before} to {after}", _exp(stats.paired_difference(old, new, **how)))
-                )
-    return rows
-
-
-def _both(old: Sequence[Sequence[float]], new: Sequence[Sequence[float]]) -> bool:
-    return any(a and b for a, b in zip(old, new, strict=True))
-
-
 STATEMENTS = {
     "correct difference": "share of right answers",
     "fast difference": "share of answers right and above 1.01x",
@@ -1008,32 +866,26 @@ STATEMENTS = {
 }
 
 
-def _comparison(name: str, found: Any) -> dict[str, Any]:
-    what, _, pair = name.partition(", ")
-    return {"name": name, "statement": f"{STATEMENTS[what]}: {pair}", **found.to_summary()}
+def _comparison(what: str, before: str, after: str, found: Any) -> dict[str, Any]:
+    pair = f"{before} to {after}"
+    return {"name": f"{what}, {pair}", "statement": f"{STATEMENTS[what]}: {pair}", **found.to_summary()}
 
 
-def _found_in_training(config: Config, run: Run, known: Tasks, *, resamples: int, seed: int) -> list[dict[str, Any]]:
+def _found_in_training(config: Config, run: Run, known: Tasks, **how: int) -> list[dict[str, Any]]:
     """What the article reports: the best code of each training task. Of the arms' own codes, those they began with left out."""
-    from postgrad.evals import stats
+    from postgrad.evals import speed
+    from postgrad.kernels import archive
 
-    best: dict[str, list[list[float]]] = {}
-    for arm in ARMS:
-        from postgrad.kernels import archive
-
+    best: dict[str, list[list[float]]] = {arm: [] for arm in ARMS}
+    for arm, rows in best.items():
         with archive.reading(run.folder / "archives" / f"{arm}.sqlite") as codes:
-            environment = _evolving(config, run, known, codes, "nothing", arm).environment
-            best[arm] = []
+            where = _environment(config, run)
             for problem in known.splits["train"]:
-                tried = any(one.place.step > 0 for one in codes.attempts(problem.id, environment))
-                own = [
-                    one.score for one in codes.successes(problem.id, environment) if one.place and one.place.step > 0
-                ]
-                best[arm].append([max((_kept(score) for score in own), default=0.0)] if tried else [])
-    if not _both(best["grpo"], best["contrastive"]):
-        return []
-    found = stats.paired_difference(best["grpo"], best["contrastive"], resamples=resamples, seed=seed)
-    return [_comparison("found ratio, grpo to contrastive", _exp(found))]
+                tried = any(one.place.step > 0 for one in codes.attempts(problem.id, where))
+                own = [one.score for one in codes.successes(problem.id, where) if one.place and one.place.step > 0]
+                rows.append([max(map(speed.kept, own), default=0.0)] if tried else [])
+    found = speed.ratio(best["grpo"], best["contrastive"], **how)
+    return [] if found is None else [_comparison("found ratio", "grpo", "contrastive", found)]
 
 
 def _claims(config: Config, compared: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -1115,18 +967,16 @@ def _stage_table(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _family_table(grades: Mapping[str, Sequence[Sequence[Graded]]]) -> dict[str, Any]:
     """Share of right answers and their geometric mean, by family and model."""
-    families = sorted({_family(row[0].problem) for rows in grades.values() for row in rows})
-    table = []
-    for family in families:
-        cells = []
-        for rows in grades.values():
-            mine = [row for row in rows if _family(row[0].problem) == family]
-            right = [value for row in _checked(mine, _right) for value in row]
-            logs = [value for row in _logs(mine) for value in row]
-            share = f"{100 * sum(right) / len(right):.0f} %" if right else "-"
-            cells.append(f"{share}, {math.exp(sum(logs) / len(logs)):.2f}x" if logs else share)
-        table.append([family, *cells])
-    return {"columns": ["Family", *(TITLES[name] for name in grades)], "rows": table}
+    from postgrad.evals import speed
+
+    found = {name: speed.by_label(rows, "family") for name, rows in grades.items()}
+    families = sorted({family for told in found.values() for family in told})
+
+    def cell(share: float | None, mean: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.0f} %" + ("" if mean is None else f", {mean:.2f}x")
+
+    rows = [[family, *(cell(*told.get(family, (None, None))) for told in found.values())] for family in families]
+    return {"columns": ["Family", *(TITLES[name] for name in grades)], "rows": rows}
 
 
 def _shown(config: Config, known: Tasks, grades: Mapping[str, Sequence[Sequence[Graded]]]) -> list[dict[str, Any]]:
@@ -1226,7 +1076,8 @@ def plan(config: Config) -> dict[str, str]:
     if config.data.loops is not None:
         own = config.data.loops
         samplers = len(config.gather.teachers) + len(config.gather.endpoints)
-        tasks = (own.train + own.validation) * samplers
+        gathered = own.train if config.gather.tasks is None else min(own.train, config.gather.tasks)
+        tasks = (gathered + own.validation) * samplers
         rows["gathering"] = f"{tasks * config.gather.keep:,} to {tasks * config.gather.tries:,} tries"
         rows["evaluation"] = f"5 models x {own.test} tasks x {config.eval.rounds * config.eval.samples} answers"
     return rows

@@ -292,3 +292,22 @@ def test_teachers_write_what_they_know_and_slip_as_often_as_they_do(generated: d
         loops.Teacher("expert", made[:1], lambda text: [0], seed=0).sample(problems[1:2], 1)
     with pytest.raises(ValueError, match="name='genius' is not one of novice"):
         loops.Teacher("genius", made, lambda text: [0], seed=0)
+
+
+# ---- Rows that compare ----------------------------------------------------------------------------------------------
+
+
+def test_claims_begin_with_the_reference_at_one_and_rise() -> None:
+    from postgrad.domains.loops import rows
+
+    made = loops.tasks("train", 30, seed=3)
+    for one in made:
+        (row,) = rows.claimed(one, most=2, seed=0)
+        _, *shown = row.prompt[0].content.split("\nCode ")
+        claims = [float(text.partition(" ran at ")[2].partition("x:")[0]) for text in shown]
+        assert 1 <= len(claims) <= 2
+        assert claims == sorted(claims)
+        for text, claim in zip(shown, claims, strict=True):
+            assert (one.task.reference in text) == (claim == 1.0)
+        assert row == rows.claimed(one, most=2, seed=0)[0]
+        assert "## Performance Analysis" in row.response

@@ -1,0 +1,55 @@
+"""Rows of supervised training that answer a contrastive prompt: with speed-ups that were measured, or with mere claims.
+
+A small model from nothing has never seen two kernels compared. Claims let it read such texts in plenty before anything is measured, as a
+general model has read what people say of their code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from random import Random
+
+from postgrad.domains.loops import prompts
+from postgrad.domains.loops.generate import Made, variants
+from postgrad.records import Example
+
+FASTER = 1.01
+
+
+def claimed(made: Made, *, most: int, seed: int) -> list[Example]:
+    """One comparison of at most `most` variants, answered by one that comes later in the domain's order, roughly from slow to fast. The
+    numbers are drawn: nobody has measured anything. None where the task has one variant."""
+    rng = Random(json.dumps([seed, made.task.id, "claims"]))
+    known = variants(made)
+    if len(known) < 2:
+        return []
+    *shown, better = sorted(rng.sample(range(len(known)), min(len(known), rng.randint(2, most + 1))))
+    claims = sorted(10 ** rng.random() for _ in shown)
+    # The reference is 1 by definition.
+    codes = [(known[at], claim if at else 1.0) for at, claim in zip(shown, claims, strict=True)]
+    prompt = prompts.contrastive(made.task, [(one.code, claim) for one, claim in codes])
+    return [Example(prompt, prompts.compared(codes, known[better]), id=f"{made.task.id} claimed")]
+
+
+def measured(made: Made, speedups: Mapping[str, float], count: int, *, most: int, seed: int) -> list[Example]:
+    """At most `count` comparisons of at most `most` codes, the reference among those to choose from, each answered by one that was
+    measured to be faster than all it shows. `speedups`: code -> speed-up; a code that is no variant is left out, as its techniques are not
+    known."""
+    known = {one.code.strip(): one for one in variants(made)}
+    scored = {made.task.reference.strip(): 1.0}
+    for code, speedup in speedups.items():
+        if code.strip() in known:
+            scored.setdefault(code.strip(), speedup)
+    ranked = sorted(scored.items(), key=lambda one: (one[1], one[0]))
+    rows = []
+    for number in range(count):
+        rng = Random(json.dumps([seed, made.task.id, number]))
+        shown = sorted(rng.sample(range(len(ranked)), min(len(ranked), rng.randint(1, most))))
+        faster = [place for place, (_, speedup) in enumerate(ranked) if speedup > FASTER * ranked[shown[-1]][1]]
+        if faster:
+            codes = [(known[ranked[place][0]], ranked[place][1]) for place in shown]
+            better = known[ranked[rng.choice(faster)][0]]
+            prompt = prompts.contrastive(made.task, [(one.code, speedup) for one, speedup in codes])
+            rows.append(Example(prompt, prompts.compared(codes, better), id=f"{made.task.id} compared {number}"))
+    return rows
