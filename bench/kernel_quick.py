@@ -2,7 +2,7 @@
 
 Kernels of the `loops` domain at their `quick` sizes, judged by `evaluate.quick`: some right variants of each task, mistakes that give wrong
 values, mistakes that do not build, and the right ones once more. Prints milliseconds by stage and kind (medians of one after the other, the task's reference being
-there), then what the same kernels take through `KernelVerifier`, everything included, in a batch and in the same batch again.
+there), then what the same kernels take through `KernelVerifier`, everything included, in a batch and in the same batch again, and who was told falsely.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from postgrad.kernels.candidate import Candidate
 from postgrad.kernels.evaluate import Evaluator, quick, static
 from postgrad.kernels.task import Task, of_loop
 from postgrad.kernels.verifier import KernelVerifier
-from postgrad.records import Trace
+from postgrad.records import Status, Trace
 
 KINDS = ("right", "wrong", "not built")
 
@@ -100,8 +100,9 @@ def main() -> None:
         for _ in range(2):
             began, cpu = time.perf_counter(), time.process_time()
             verifier.prepare(problems, rows)
-            statuses = [verifier(p, trace).status for p, row in zip(problems, rows, strict=True) for trace in row]
+            told = [verifier(p, trace) for p, row in zip(problems, rows, strict=True) for trace in row]
             took = time.perf_counter() - began
+            statuses = [one.status for one in told]
             print(
                 f"KernelVerifier, {asked.at_once} at once: {kernels} kernels in {took:.1f} s, {took / kernels:.3f} s each, "
                 f"{(time.process_time() - cpu) / kernels:.3f} CPU-seconds of the grader's each; "
@@ -109,6 +110,11 @@ def main() -> None:
                 + f"; load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
+        for (name, kind), verdict in zip(
+            [(one.task.id, kind) for one in made for kind, _ in answers(one)], told, strict=True
+        ):
+            if verdict.status is (Status.WRONG if kind == "right" else Status.CORRECT):
+                print(f"told falsely: {name}, {kind}: {verdict.reason}")
 
 
 def show(family: str, kind: str, rows: list[list[float]]) -> None:
