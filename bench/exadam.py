@@ -7,6 +7,8 @@ both. What counts is the loss on 300 problems of the validation split. Threshold
     B2b  best of the grid against best of the grid: at most 0.02 nats apart
     B2c  without warm-up EXAdam's loss peaks in its first 20 steps, by 0.2 nats more than AdamW's at the same rate
 
+B2c was badly put: from random weights the highest loss is that of the first step, before any update, for both. It stays as it was written.
+
 The paper's first version, whose step grows, is in the grid without a claim.
 """
 

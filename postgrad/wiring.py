@@ -174,6 +174,10 @@ def samplers(
     if rl.sampler == "engine":
         yield Engine(tokenizer, rollout, seed=seed), measuring(wanted, tokenizer, seed)
         return
+    if model.adapter is not None:
+        raise ValueError(
+            "rl.sampler=vllm with model.adapter: an adapter is not sent to a server yet; set rl.sampler=engine, which samples it as it is"
+        )
     from postgrad.sample.vllm.client import Client
     from postgrad.sample.vllm.server import Server, started
     from postgrad.sample.vllm.weights import Publisher

@@ -13,8 +13,9 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from postgrad import cli, export
+from postgrad import cli, export, wiring
 from postgrad.recipes import math_two_stage
+from postgrad.run import Run
 from postgrad.train import adapter
 from tests import tiny
 
@@ -83,6 +84,15 @@ def test_trl_is_told_how_to_make_the_adapter(run: Path, tmp_path: Path) -> None:
         text = (tmp_path / "trl" / f"{name}.yaml").read_text()
         assert "model.adapter: give the trainer peft_config=peft.LoraConfig(**{'r': 4, 'lora_alpha': 32" in text
     assert "optim=exadam: AdamW there" in (tmp_path / "trl" / "sft.yaml").read_text()
+
+
+def test_a_server_that_cannot_have_the_adapter_is_not_started(run: Path) -> None:
+    asked = tiny.settings(*SHORT, "rl.sampler=vllm")
+    with (
+        pytest.raises(ValueError, match=r"rl\.sampler=vllm with model\.adapter: .* set rl\.sampler=engine"),
+        wiring.samplers(asked.model, asked.rl, asked.eval, Run.open(run), "checkpoints/base", None, [], 0),
+    ):
+        pass
 
 
 def test_a_plan_counts_what_the_adapter_holds() -> None:

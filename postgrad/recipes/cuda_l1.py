@@ -171,6 +171,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
+        if self.model.adapter is not None:
+            raise ValueError("model.adapter: this recipe trains all weights; set it to null")
         if self.gather.teachers and not self.data.loops:
             raise ValueError(
                 "gather.teachers know the tasks of data.loops only: give gather.endpoints for data.kernel_bench"

@@ -24,20 +24,34 @@ def prepacked(model: Any) -> Iterator[None]:
     """Products of float32 on a CPU with the weights as they are on entering; everything else computes as ever.
 
     Without gradients only. What has a `forward` of its own (a subclass, a hooked module, an adapter's wrapper) keeps it, a plain linear layer
-    inside a wrapper does not.
+    inside a wrapper does not. A layer of several products that says `as_one` what they make together (train/lowrank.py) becomes one.
     """
     assert not torch.is_grad_enabled(), "a product with laid out weights has no gradient"
-    swapped: list[nn.Linear] = []
+    swapped: list[nn.Module] = []
+    inside: set[int] = set()
     try:
         for module in model.modules():
-            if type(module) is nn.Linear and "forward" not in vars(module) and _readable(module.weight):
-                packed = torch.ops.mkldnn._reorder_linear_weight(module.weight)
-                module.forward = partial(_product, module, packed)  # type: ignore[method-assign]
-                swapped.append(module)
+            if id(module) in inside or "forward" in vars(module) or (found := _one_product(module)) is None:
+                continue
+            weight, bias = found
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+            module.forward = partial(_product, module, packed, bias)
+            inside.update(map(id, module.modules()))
+            swapped.append(module)
         yield
     finally:
         for module in swapped:
             del module.forward
+
+
+def _one_product(module: Any) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias, if that is all there is to it."""
+    if type(module) is nn.Linear and _readable(module.weight):
+        return module.weight, module.bias
+    if hasattr(module, "as_one") and _readable(module.base_layer.weight):
+        made: tuple[Tensor, Tensor | None] | None = module.as_one()
+        return made
+    return None
 
 
 def _readable(weight: Tensor) -> bool:
@@ -46,9 +60,10 @@ def _readable(weight: Tensor) -> bool:
     return plain and torch.backends.mkldnn.is_available()
 
 
-def _product(layer: nn.Linear, packed: Tensor, rows: Tensor) -> Tensor:
+def _product(layer: Any, packed: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
     """rows [..., D] @ weight.T [D, O] + bias."""
     if torch.is_autocast_enabled("cpu"):
-        return nn.Linear.forward(layer, rows)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, layer.bias, "none", [], "")
+        plain: Tensor = type(layer).forward(layer, rows)
+        return plain
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
     return product

@@ -45,6 +45,11 @@ class Linear(lora.Linear):
         bias_O = self.base_layer.bias
         return made if bias_O is None else made + (bias_O * (1 - share_O)).to(x.dtype)
 
+    def as_one(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight and bias of a plain layer that says the same, for a sampler that lays weights out anyway; None: PEFT turned us off."""
+        off = self.disable_adapters or self.merged or self.active_adapters != [NAME]
+        return None if off else (merged(self), self.base_layer.bias)
+
     def share(self) -> Tensor:
         """m / n, [O] float32."""
         scaling, a_rD, b_Or = self.scaling[NAME], self.lora_A[NAME], self.lora_B[NAME].weight

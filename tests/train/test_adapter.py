@@ -22,6 +22,7 @@ from postgrad.records import Example
 from postgrad.run import Preempted, Run
 from postgrad.sample.engine import Engine, Sampling
 from postgrad.sample.pages import Pages
+from postgrad.sample.prepacked import prepacked
 from postgrad.train import adapter, checkpoint, fit, layers, loss, lowrank, shard, source
 from postgrad.train import model as models
 from postgrad.train.settings import Adapter, SftSettings
@@ -190,6 +191,24 @@ def test_the_engine_samples_the_live_adapter(model: Any, tokenizer: Any, kind: s
     adapter.merge(model)
     assert live == sampled(model)
     assert live != base
+
+
+@KIND
+def test_on_a_cpu_the_sampler_reads_an_adapted_layer_as_one(model: Any, kind: str) -> None:
+    base = logits(model)
+    live = logits(adapted(model, kind))
+    layer = model.model.layers[0].mlp.up_proj
+    with torch.no_grad():
+        with prepacked(model):
+            assert ("forward" in vars(layer), "forward" in vars(layer.base_layer)) == (True, False), "no second copy"
+            assert float((logits(model) - live).abs().max()) < 1e-4
+            assert not torch.equal(logits(model), live)
+        assert torch.equal(logits(model), live)
+        for module in model.modules():
+            if isinstance(module, lowrank.Linear):
+                module.enable_adapters(False)
+        with prepacked(model):
+            assert torch.allclose(logits(model), base, atol=1e-4)
 
 
 # ---- Merging --------------------------------------------------------------------------------------------------------
