@@ -23,6 +23,7 @@ from postgrad.train.batch import Document, pack, score
 @pytest.mark.parametrize("make_cache", [None, Pages], ids=["slots", "pages"])
 def test_an_adapter_is_sampled_and_trained_alike(model: Any, tokenizer: Any, dora: bool, make_cache: Any) -> None:
     problems = arithmetic.problems("train", 3, min_steps=2, max_steps=6, seed=1)
+    torch.manual_seed(0)  # where a uniform falls between two tokens, rounding decides
     config = LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", use_dora=dora, task_type="CAUSAL_LM")
     adapted = get_peft_model(deepcopy(model), config).eval()
     with torch.no_grad():
