@@ -65,13 +65,6 @@ def test_a_function_is_compiled_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     assert space["twice"](3) == ("default", 6)  # type: ignore[operator]
 
 
-@pytest.mark.slow
-def test_compiled_for_real() -> None:
-    eager, compiled = (made(one) for one in of_python(SOURCE, "Model", gpu=False))
-    x = torch.randn(5, 4)
-    assert torch.allclose(compiled(x), eager(x), atol=1e-6)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: a CUDA graph")
 def test_a_graph_computes_on_new_inputs_and_keeps_earlier_outputs() -> None:
     eager, *_, graph = (made(one).cuda() for one in of_python(SOURCE, "Model", gpu=True))
