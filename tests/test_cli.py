@@ -155,7 +155,10 @@ def test_print_config_says_where_values_come_from(
         (["run", "toy", "siez=3"], "unknown key 'siez'; did you mean 'size'?"),
         (["run", "toy", "size=x"], "'size': got 'x' (text), wanted a whole number"),
         (["run", "toy", "--preset", "latpop"], "recipe 'toy' has no preset 'latpop': wanted 'laptop'"),
-        (["run", "toyy"], "no recipe 'toyy'; known recipes: math_two_stage, toy; did you mean 'toy'?"),
+        (
+            ["run", "toyy"],
+            "no recipe 'toyy'; known recipes: cuda_l1, gazal_r1, math_two_stage, toy; did you mean 'toy'?",
+        ),
         (["run", "toy", "--config", "none.yaml"], "none.yaml: cannot read the file"),
         (["run", "toy", "--out", "full"], "full already exists and is not empty"),
         (["plan", "toy", "size=0"], "'size': got 0, wanted more than 0"),

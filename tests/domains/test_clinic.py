@@ -35,7 +35,7 @@ def generated() -> dict[str, list[Problem]]:
 
 
 def oracle(world: clinic.World, text: str) -> str:
-    stem, *lines = text.split("\n")
+    stem, *lines = re.sub(r" \(\d\)", "", text).split("\n")
     options = dict(line.split(". ") for line in lines)
     assert list(options) == ["A", "B", "C", "D"]
     for pattern, solve in (
@@ -131,34 +131,41 @@ def test_every_step_of_every_worked_solution_is_true(generated: dict[str, list[P
     """What a trace says of the world is what the tables say, and its sums add up."""
     claims = 0
     for problem in generated["train"]:
-        family, reference = problem.labels["family"], problem.reference or ""
-        steps = re.findall(r"^\d\. (.+)$", reference, re.MULTILINE)
-        assert [int(number) for number in re.findall(r"^(\d)\. ", reference, re.MULTILINE)] == list(
-            range(1, len(steps) + 1)
-        )
-        for step in steps:
-            name, *said = re.split(r"[ =]", re.sub(r" [ABCD]\b", "", step))
-            for option, letter in re.findall(r"(\w+) ([ABCD])\b", step):
-                assert f"\n{letter}. {option}" in problem.prompt[0].content
-            for word in said:
-                name_and_points = re.fullmatch(r"([a-z]+)(\d)", word)
-                if name_and_points and family in ("diagnosis", "prognosis"):
-                    table = WORLD.points if family == "diagnosis" else WORLD.risks
-                    assert table[name, name_and_points[1]] == int(name_and_points[2])
-                    claims += 1
-                if family == "uncertainty" and (signed := re.fullmatch(r"([a-z]+)([+-])(\d)", word)):
-                    assert (signed[1] in WORLD.positive[name]) == (signed[2] == "+")
-                    claims += 1
-            if family in ("diagnosis", "prognosis") and "=" in step:
-                assert sum(map(int, re.findall(r"[a-z](\d)", step))) == int(step.rpartition("=")[2])
+        family, reference, stem = problem.labels["family"], problem.reference or "", problem.prompt[0].content
+        lines = [line for line in reference.split("\n") if line[:3] in ("A. ", "B. ", "C. ", "D. ")]
+        # Options under their letters, what was found under its number, as in the question.
+        assert [" ".join(line.split()[:2]) for line in lines] == stem.split("\n")[1:]
+        marks = re.findall(r" \(\d\) [a-z]+", stem)
+        for line in reference.split("\n")[1:2] if family == "prognosis" else lines:
+            assert re.findall(r" \(\d\) [a-z]+", line) == marks
+            name = line.split()[1]
+            if family in ("diagnosis", "prognosis"):
+                table = WORLD.points if family == "diagnosis" else WORLD.risks
+                points = re.findall(r" ([a-z]+)(\d)", line)
+                assert all(table[name, item] == int(point) for item, point in points)
+                assert sum(int(point) for _, point in points) == int(re.findall(r"=(\d+)", line)[0])
+                claims += len(points)
+            if family == "diagnosis":
+                (test, verdict) = re.findall(r"; negative (\w+) (ok|no)$", line)[0]
+                assert (name in WORLD.positive[test]) == (verdict == "no")
+            if family == "uncertainty":
+                signs = re.findall(r" ([a-z]+)(\d+)([+-])", line)
+                assert all((disease in WORLD.positive[name]) == (sign == "+") for disease, _, sign in signs)
+                there, away, both = map(int, re.findall(r"=(\d+)\+(\d+)=(\d+)$", line)[0])
+                assert there + away == both
+                claims += len(signs)
             if family == "treatment":
-                for condition, verdict in re.findall(r"(\w+) (ok|no)\b", step):
-                    assert (condition in WORLD.forbidden[name]) == (verdict == "no")
-                    claims += 1
+                rank, said = int(line.split()[2]), re.findall(r"([a-z]+) (ok|no)\b", line)
+                drugs = WORLD.lines[stem.split()[1]]
+                assert rank == (drugs.index(name) + 1 if name in drugs else 0)
+                assert all((condition in WORLD.forbidden[name]) == (verdict == "no") for condition, verdict in said)
+                claims += len(said)
         if family == "recall":
-            assert steps == [
-                f"{(code := re.findall(r'K..', problem.prompt[0].content)[0])} {WORLD.seats[code]} {problem.gold}"
-            ]
+            (code,) = re.findall(r"K\d\d", stem)
+            assert reference.split("\n")[1] == f"Agent {code} {WORLD.seats[code]}"
+        if family in ("recall", "prognosis"):
+            assert [line[0] for line in lines if line.endswith(" ok")] == [problem.gold]
+        assert reference.endswith(f"\nSo {problem.gold}\n</think>\n\\boxed{{{problem.gold}}}")
     assert claims > 5000
 
 
@@ -174,15 +181,18 @@ def test_no_turn_of_a_case_can_be_guessed() -> None:
     turned, rank, risks = 0, Counter[int](), Counter[str]()
     for problem in made:
         text, reference = problem.prompt[0].content, problem.reference or ""
-        (said,) = re.findall(r"\. (\w+) [ABCD]\n</think>", reference)
+        (said,) = re.findall(rf"^{problem.gold}\. (\w+)$", text, re.MULTILINE)
         if problem.labels["family"] == "treatment":
             rank[WORLD.lines[text.split()[1]].index(said)] += 1
         elif problem.labels["family"] == "prognosis":
             risks[said] += 1
         else:
-            sums = {name: int(total) for name, total in re.findall(r"^\d\. (\w+) .*=(\d+)$", reference, re.MULTILINE)}
-            out = re.findall(r"negative \w+: (.+)", reference)[0].split()
-            turned += any(sums[name] > sums[said] for name in out)
+            sums = {
+                name: int(total) for name, total in re.findall(r"^[A-D]\. (\w+) .*=(\d+);", reference, re.MULTILINE)
+            }
+            turned += any(
+                sums[name] > sums[said] for name in re.findall(r"^[A-D]\. (\w+) .* no$", reference, re.MULTILINE)
+            )
     assert turned / 300 == pytest.approx(0.5, abs=0.12)
     assert {name: share / 300 for name, share in risks.items()} == pytest.approx(
         dict.fromkeys(language.BANDS, 0.25), abs=0.1
@@ -195,7 +205,9 @@ def test_no_turn_of_a_case_can_be_guessed() -> None:
 
 def case(problem: Problem) -> tuple[str, frozenset[str]]:
     """The question's kind and its words and options in any order: what a reader would call the same case."""
-    return problem.labels["family"], frozenset(re.findall(r"\w+", re.sub(r"\b[ABCD]\.", "", problem.prompt[0].content)))
+    return problem.labels["family"], frozenset(
+        re.findall(r"\w+", re.sub(r"\b[ABCD]\.|\(\d\)", "", problem.prompt[0].content))
+    )
 
 
 def test_no_split_shares_a_case_with_another(generated: dict[str, list[Problem]]) -> None:
@@ -238,9 +250,9 @@ def test_what_there_is_not_is_an_error_that_says_what_to_change() -> None:
     with pytest.raises(ValueError, match=r"no family 'surgery': wanted some of diagnosis, treatment"):
         clinic.problems(WORLD, "test", 3, seed=0, families=("surgery",))
     with pytest.raises(
-        ValueError, match=r"different validation problems of treatment at levels \[1\], 4000 wanted: ask for fewer"
+        ValueError, match=r"different validation problems of recall at levels \[1\], 4000 wanted: ask for fewer"
     ):
-        clinic.problems(WORLD, "validation", 4000, seed=0, families=("treatment",), levels=(1,))
+        clinic.problems(WORLD, "validation", 4000, seed=0, families=("recall",), levels=(1,))
 
 
 # ---- Tokens ---------------------------------------------------------------------------------------------------------
@@ -277,8 +289,8 @@ def test_prompts_and_solutions_are_short(clinic_tokenizer: Any, generated: dict[
         [len(clinic_tokenizer(text)["input_ids"]) for text in (problem.prompt[0].content, problem.reference)]
         for problem in generated["train"]
     ]
-    assert max(prompt for prompt, _ in lengths) <= 20
-    assert max(solution for _, solution in lengths) <= 92
+    assert max(prompt for prompt, _ in lengths) <= 24
+    assert max(solution for _, solution in lengths) <= 110
 
 
 SCRIPT = """

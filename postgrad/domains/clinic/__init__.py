@@ -28,6 +28,8 @@ from postgrad.records import Message, Problem
 __all__ = ["FAMILIES", "LEVELS", "Split", "World", "answer_only", "problems", "split_of", "tokenizer", "world"]
 
 Split = Literal["train", "validation", "test"]
+MISSES = 200
+"""Cases in a row that are missing or known already: there are hardly any others."""
 TRIES = 300
 """Draws for one case; one in forty fits where a tenth of the cases and a quarter of the turns are wanted."""
 
@@ -62,13 +64,13 @@ def problems(
         problem = None if case is None else _problem(family, level, case)
         if problem is None or problem.id in made:
             misses += 1
-            if misses > 100 + 10 * count:
+            if misses > MISSES:
                 raise ValueError(
                     f"found only {len(made)} different {split} problems of {', '.join(families)} at levels {list(levels)}, "
                     f"{count} wanted: ask for fewer, or add families or levels"
                 )
             continue
-        made[problem.id] = problem
+        made[problem.id], misses = problem, 0
     return list(made.values())
 
 
@@ -99,5 +101,5 @@ def _problem(family: str, level: int, case: Case) -> Problem:
             "slice": "recall" if recalls else "multi_step",
             "level": "1" if recalls else str(level),
         },
-        reference=trace(case.steps, letter),
+        reference=trace(case.solution, letter),
     )

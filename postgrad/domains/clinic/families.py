@@ -28,10 +28,10 @@ from postgrad.domains.clinic.language import (
     ORGANS,
     SCORES,
     TESTS,
-    named,
+    lettered,
+    numbered,
 )
 from postgrad.domains.clinic.world import LINES, World, band
-from postgrad.options import LETTERS
 
 LEVELS = (1, 2, 3)
 
@@ -44,8 +44,8 @@ class Case:
     options: tuple[str, ...]
     answer: str
     """One of the options."""
-    steps: tuple[str, ...]
-    """Of a worked solution, without their numbers."""
+    solution: str
+    """Worked, a line for each step: options are taken up under their letters, findings under their numbers."""
     turn: int = 0
     """How the answer came about, below the family's number of turns. Each is wanted equally often: no turn is a good guess."""
 
@@ -65,37 +65,32 @@ def diagnosis(world: World, level: int, rng: np.random.Generator) -> Case | None
     if answer is None or not out:
         return None
     steps = [
-        _lettered(options, disease)
-        + "".join(f" {finding}{world.points[disease, finding]}" for finding in findings)
-        + f"={total[disease]}"
+        f"{disease}{numbered([f'{finding}{world.points[disease, finding]}' for finding in findings])}={total[disease]}"
+        f"; negative {test}{_judged(disease not in out)}"
         for disease in options
     ]
-    steps += [f" negative {test}:{named(*out)}", _lettered(options, answer)]
-    stem = f"Findings{named(*findings)}; negative {test}. Diagnosis?"
+    stem = f"Findings{numbered(findings)}; negative {test}. Diagnosis?"
     # Does the case turn on the test: has a disease that it rules out more points than the answer?
     turned = max(total[disease] for disease in out) > total[answer]
-    return Case(_key(findings, [test], options), stem, options, answer, tuple(steps), int(turned))
+    return Case(_key(findings, [test], options), stem, options, answer, lettered(steps), int(turned))
 
 
 def treatment(world: World, level: int, rng: np.random.Generator) -> Case | None:
     (disease,), conditions = _some(rng, DISEASES, 1), _some(rng, CONDITIONS, level)
     lines = world.lines[disease]
+    allowed = [drug for drug in lines if not world.forbidden[drug] & set(conditions)]
+    if not allowed:
+        return None
     (other,) = _some(rng, [drug for drug in DRUGS if drug not in lines], 1)
     options = _some(rng, (*lines, other), 4)
-    steps = [named(disease) + "".join(_lettered(options, drug) for drug in lines)]
-    answer = None
-    for drug in lines:
-        against = [condition for condition in conditions if condition in world.forbidden[drug]]
-        looked_at = conditions[: conditions.index(against[0]) + 1] if against else conditions
-        steps.append(named(drug) + "".join(f" {at}{' no' if at in against else ' ok'}" for at in looked_at))
-        if not against:
-            answer = drug
-            break
-    if answer is None:
-        return None
-    steps.append(_lettered(options, answer))
-    stem = f"Treat {disease} with{named(*conditions)}. Drug?"
-    return Case(_key([disease], conditions, [other]), stem, options, answer, tuple(steps), lines.index(answer))
+    rank = {drug: lines.index(drug) + 1 if drug in lines else 0 for drug in options}
+    steps = [
+        f"{drug} {rank[drug]}" + numbered([at + _judged(at not in world.forbidden[drug]) for at in conditions])
+        for drug in options
+    ]
+    stem = f"Treat {disease} with{numbered(conditions)}. Drug?"
+    key = _key([disease], conditions, [other])
+    return Case(key, stem, options, allowed[0], lettered(steps), lines.index(allowed[0]))
 
 
 def uncertainty(world: World, level: int, rng: np.random.Generator) -> Case | None:
@@ -108,24 +103,23 @@ def uncertainty(world: World, level: int, rng: np.random.Generator) -> Case | No
         there = max((chances[disease] for disease in diseases if disease in world.positive[test]), default=0)
         away = max((chances[disease] for disease in diseases if disease not in world.positive[test]), default=0)
         value[test] = there + away
-        signs = (f" {one}{'+' if one in world.positive[test] else '-'}{chances[one]}" for one in diseases)
-        steps.append(f"{_lettered(options, test)}{''.join(signs)}={there}+{away}={value[test]}")
+        signs = [f"{one}{chances[one]}{'+' if one in world.positive[test] else '-'}" for one in diseases]
+        steps.append(f"{test}{numbered(signs)}={there}+{away}={value[test]}")
     answer = _best(value)
     if answer is None:
         return None
     said = [f"{disease}{tenth}" for disease, tenth in chances.items()]
-    stem = f"Chances{named(*said)}. Next test?"
-    return Case(_key(said, options), stem, options, answer, (*steps, _lettered(options, answer)))
+    return Case(_key(said, options), f"Chances{numbered(said)}. Next test?", options, answer, lettered(steps))
 
 
 def prognosis(world: World, level: int, rng: np.random.Generator) -> Case:
     (score,), factors = _some(rng, SCORES, 1), _some(rng, FACTORS, level + 2)
     points = [world.risks[score, factor] for factor in factors]
     answer, options = band(sum(points)), _some(rng, BANDS, 4)
-    step = named(score) + "".join(f" {factor}{point}" for factor, point in zip(factors, points, strict=True))
-    steps = (f"{step}={sum(points)}", _lettered(options, answer))
-    stem = f"Score {score}{named(*factors)}. Risk?"
-    return Case(_key([score], factors), stem, options, answer, steps, BANDS.index(answer))
+    said = numbered([f"{factor}{point}" for factor, point in zip(factors, points, strict=True)])
+    solution = f"\nScore {score}{said}={sum(points)} {answer}{lettered(_matched(options, answer))}"
+    stem = f"Score {score}{numbered(factors)}. Risk?"
+    return Case(_key([score], factors), stem, options, answer, solution, BANDS.index(answer))
 
 
 def recall(world: World, level: int, rng: np.random.Generator) -> Case:
@@ -134,8 +128,8 @@ def recall(world: World, level: int, rng: np.random.Generator) -> Case:
     answer = world.seats[code]
     others = _some(rng, [organ for organ in ORGANS if organ != answer], 3)
     options = _some(rng, (answer, *others), 4)
-    step = named(code) + _lettered(options, answer)
-    return Case(_key([code], others), f"Agent {code}. Organ?", options, answer, (step,))
+    solution = f"\nAgent {code} {answer}{lettered(_matched(options, answer))}"
+    return Case(_key([code], others), f"Agent {code}. Organ?", options, answer, solution)
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -151,9 +145,12 @@ def _some(rng: np.random.Generator, names: Sequence[str], count: int) -> tuple[s
     return tuple(names[at] for at in rng.permutation(len(names))[:count])
 
 
-def _lettered(options: Sequence[str], name: str) -> str:
-    """An option and its letter: which is which is the hardest to learn from answers alone."""
-    return named(name, LETTERS[options.index(name)])
+def _judged(fits: bool) -> str:
+    return " ok" if fits else " no"
+
+
+def _matched(options: Sequence[str], answer: str) -> list[str]:
+    return [option + _judged(option == answer) for option in options]
 
 
 def _best(values: Mapping[str, int]) -> str | None:

@@ -1,12 +1,12 @@
 r"""How the clinic speaks: names, questions, reasoning, and a tokenizer with one token for each.
 
-    Findings fever rash; negative bex. Diagnosis?      <think>
-    A. dremia                                          1. dremia A fever2 rash1=3
-    B. gorvia                                          ...
-    C. arvosis                                         5. negative bex: dremia arvosis
-    D. hulosis                                         6. gorvia B
-                                                       </think>
-                                                       \boxed{B}
+    Findings (1) fever (2) rash; negative bex. Diagnosis?      <think>
+    A. dremia                                                  A. dremia (1) fever2 (2) rash1=3; negative bex no
+    B. gorvia                                                  B. gorvia (1) fever0 (2) rash2=2; negative bex ok
+    C. arvosis                                                 ...
+    D. hulosis                                                 So B
+                                                               </think>
+                                                               \boxed{B}
 
 Every disease, test and drug is invented, so that nothing here can be taken for medicine or known from elsewhere. Names
 do not depend on the world's seed: one tokenizer serves all worlds, and a model can be carried from one to another.
@@ -37,7 +37,7 @@ ORGANS = ("heart", "lung", "liver", "kidney", "brain", "skin", "bone", "blood")
 NAMES = (*DISEASES, *FINDINGS, *TESTS, *DRUGS, *CONDITIONS, *SCORES, *FACTORS, *BANDS, *CODES, *ORGANS)
 PHRASES = (
     "Findings", "; negative", ". Diagnosis?", "Treat", " with", ". Drug?", "Chances", ". Next test?", "Score", ". Risk?",
-    "Agent", ". Organ?", " ok", " no", " negative",
+    "Agent", ". Organ?", " ok", " no", "\nSo",
 )  # fmt: skip
 LAYOUT = (
     "<think>",
@@ -46,20 +46,23 @@ LAYOUT = (
     "\\boxed{",
     *(f"\n{letter}." for letter in LETTERS[:4]),
     *(f" {letter}" for letter in LETTERS[:4]),
-    *(f"\n{number}." for number in range(1, 10)),
+    *(f" ({number})" for number in range(1, 6)),
     *("user", "assistant", "system"),
 )
 
 
-def named(*names: str) -> str:
-    """Each with the space before it that belongs to its token."""
-    return "".join(f" {name}" for name in names)
+def numbered(names: Sequence[str]) -> str:
+    """(1) fever (2) rash: a worked solution takes each up under its number, so that a small model finds it again."""
+    return "".join(f" ({number}) {name}" for number, name in enumerate(names, start=1))
 
 
-def trace(steps: Sequence[str], letter: str) -> str:
-    """The paper's form of an answer: numbered steps inside <think>, then one answer."""
-    numbered = "".join(f"\n{number}.{step}" for number, step in enumerate(steps, start=1))
-    return f"<think>{numbered}\n</think>\n{answer(letter)}"
+def lettered(lines: Sequence[str]) -> str:
+    return "".join(f"\n{letter}. {line}" for letter, line in zip(LETTERS, lines, strict=False))
+
+
+def trace(solution: str, letter: str) -> str:
+    """The paper's form of an answer: steps inside <think>, then one answer."""
+    return f"<think>{solution}\nSo {letter}\n</think>\n{answer(letter)}"
 
 
 def answer(letter: str) -> str:
