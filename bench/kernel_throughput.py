@@ -10,7 +10,7 @@ one run, one after the other:
                   every probe, up to a hundred paired rounds, outputs of timed calls
     ours, quick   the same by `evaluate.quick`, as training has it
 
-Prints seconds, evaluations per hour, how long the judge waited for a build, and verdicts, and writes docs/results/kernel_throughput-cpu.json. On a
+Prints seconds, evaluations per hour, how long the judge waited for a build, and verdicts, and writes docs/results/bench-kernels.json. On a
 GPU a build takes nvcc half a minute, in which KernelBench holds the GPU and ours does not: that is not measured here.
 """
 
@@ -183,31 +183,29 @@ def main() -> None:
         loads.append(os.getloadavg()[0])
     for name, told in found.items():
         print(name, json.dumps(told.record()), flush=True)
-    base = found["KernelBench"].per_hour
-    metrics = {f"{name}/{key}": value for name, told in found.items() for key, value in told.record().items()}
-    claims = [
+    base, machine = found["KernelBench"].per_hour, hardware()
+    command = (
+        f"python -m bench.kernel_throughput --kernelbench FOLDER --kernels {asked.kernels} --workers {asked.workers}"
+    )
+    rows = [
         {
-            "id": f"P{number}",
-            "statement": f"evaluations per hour, {name} over KernelBench's runner, on a CPU",
-            "measured": found[name].per_hour / base,
-            "interval": None,
-            "op": ">=",
-            "threshold": 10.0,
-            "n": asked.kernels,
+            "name": f"kernel-throughput-{'quick' if 'quick' in name else 'full'}",
+            "workload": f"{asked.kernels} C++ kernels of one task, built, checked and timed; load {min(loads):.0f} to {max(loads):.0f}",
+            "unit": "evaluations / hour",
+            "ours": found[name].per_hour,
+            "peer": base,
+            "peer_name": "KernelBench, its eval_kernel_against_ref on a CPU",
+            "ratio": found[name].per_hour / base,
+            "limit": None,
+            "fraction_of_limit": None,
+            "commit": commit(),
+            "hardware": f"{machine['cpu']}, {machine['cores']} cores",
+            "command": command,
+            "detail": {peer: told.record() for peer, told in found.items() if peer in ("KernelBench", name)},
         }
-        for number, name in enumerate(("ours", "ours, quick"), start=1)
+        for name in ("ours", "ours, quick")
     ]
-    record = {
-        "recipe": "kernel_throughput",
-        "preset": "cpu",
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "hardware": hardware(),
-        "command": f"python -m bench.kernel_throughput --kernelbench FOLDER --kernels {asked.kernels} --workers {asked.workers}",
-        "seeds": [{"seed": 0, "metrics": {**metrics, "load_least": min(loads), "load_most": max(loads)}}],
-        "claims": claims,
-    }
-    write_json(asked.results / "kernel_throughput-cpu.json", record)
+    write_json(asked.results / "bench-kernels.json", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import audit_static
 from postgrad.kernels import audit, signed
 from postgrad.kernels import dossier as dossiers
 from postgrad.kernels.audit import Row
@@ -147,6 +148,33 @@ def test_only_accepted_kernels_are_survivors() -> None:
     told = amounts(audit.gains([record("1", "accepted", 3.0), record("2", "suspicious", 9.0)], "mine"))
     assert told["measured, usable"] == ("1", "3.00")
     assert "published" not in told
+
+
+def test_the_page_of_the_released_kernels_has_counts_and_no_code(tmp_path: Path, instantly: list[str]) -> None:
+    files, bench = tmp_path / "files", tmp_path / "v0" / "level2"
+    files.mkdir()
+    bench.mkdir(parents=True)
+    rows = [
+        {"level_id": 2, "task_id": 1, "custom_code": HONEST, "score_default": 3.0},
+        {"level_id": 2, "task_id": 2, "custom_code": STREAM, "score_default": "5"},
+        {"level_id": 2, "task_id": 3, "custom_code": "None", "score_default": 9},
+    ]
+    for one, text in zip(rows, ("torch.tanh(x)", "0 * x", "x"), strict=True):
+        one["ref_code"] = TASK.replace("RETURN", text)
+        (bench / f"{one['task_id']}_one.py").write_text(str(one["ref_code"]))
+    for name in ("a100", "h100"):
+        (files / f"{name}.json").write_text("\n".join(json.dumps(one) for one in rows))
+    audit_static.main(
+        [str(files), "--kernelbench", str(tmp_path / "v0"), "--out", str(tmp_path), "--results", str(tmp_path)]
+    )
+    page = (tmp_path / "audit-static.md").read_text()
+    assert "| h100 | 3 | 2 | 1 | 1 | 0 | 3 |" in page
+    assert "| h100 | 2 | 1 | 1 | 2 | 1 | 0 | 0 |" in page
+    assert "Degenerate by that: 2-2." in page
+    assert "| h100 | claimed, usable | 2 | 4.00 | 4.00 | 3.87 |" in page
+    assert "| stream_without_join | reject | 1 | 1 |" in page
+    assert "forward" not in page.replace("that forward never calls", "")
+    assert sorted(instantly) == ["2-1", "2-2"]
 
 
 @needs_sandbox
