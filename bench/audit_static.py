@@ -86,9 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paths = sorted(asked.folder.glob("*.json"))
     rows = {path.stem: audit.gather(path) for path in paths}
     held, became, gains = [], [], []
-    for path in paths:
+    for place, path in enumerate(paths):
         dossier = Dossier(asked.out, path.stem)
-        owed = dossier.go_on(rows[path.stem], max(0.0, until - time.monotonic()), None)
+        share = (until - time.monotonic()) / (len(paths) - place)
+        owed = dossier.go_on(rows[path.stem], share, None)
         held.append(usable(path, asked.kernelbench))
         became.append(judged(path, dossier.records, owed))
         gains += [
