@@ -114,7 +114,7 @@ def beside(rows: Sequence[dict[str, Any]], peers: dict[str, Any]) -> list[str]:
         text += (
             f", {len(noticed)} of which its text checker objects to" if any("static" in one for one in exploits) else ""
         )
-        text += f", comes to no verdict on {sum(one['passed'] is None for one in exploits)}" if any(one["passed"] is None for one in exploits) else ""  # fmt: skip
+        text += f", comes to no verdict on {sum(one['passed'] is None for one in exploits)}, whose process ended first or was stopped" if any(one["passed"] is None for one in exploits) else ""  # fmt: skip
         told.append(text + (f"; refuses the honest twins of {', '.join(twins)}." if twins else "; refuses no honest twin."))  # fmt: skip
     return told
 

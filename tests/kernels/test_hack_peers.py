@@ -120,5 +120,5 @@ def test_the_page_says_which_part_was_run() -> None:
     (told,) = beside(rows, {"KernelBench": {"commit": "0" * 40, "part": "nothing timed"}})
     assert told == (
         "- KernelBench (000000000000), nothing timed: lets 1 of 3 exploits through, 1 of which its text checker objects to, "
-        "comes to no verdict on 1; refuses the honest twins of S12."
+        "comes to no verdict on 1, whose process ended first or was stopped; refuses the honest twins of S12."
     )

@@ -75,4 +75,4 @@ def ask(peer: Peer, folder: Path, row: Row, part: Part, *, gpu: int | None = Non
         last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])[:200]
         return {"passed": None, "speedup": None, "why": f"its process ended without a verdict ({done.ended}) {last}"}
     said: dict[str, Any] = json.loads(left)
-    return said
+    return said | {"why": said["why"].replace(sys.prefix, "PREFIX")}
