@@ -395,5 +395,37 @@ def test_tasks_that_do_not_fit_are_told_before_anything_is_trained(tmp_path: Pat
 
 def test_a_backend_that_is_not_judged_yet_is_refused(tmp_path: Path) -> None:
     layers = [config.preset("cuda_l1", "paper"), config.Override(f"data.kernel_bench.folder={tmp_path}")]
+    asked = config.load(cuda_l1.Config, layers).settings
+    run = Run.create(tmp_path / "run", recipe="cuda_l1", preset="paper", config=asked, command=["postgrad", "run"])
     with pytest.raises(ValueError, match="is not judged yet"):
-        cuda_l1.tasks_of(config.load(cuda_l1.Config, layers).settings)
+        cuda_l1.main(asked, run)
+    assert run.stages() == {}
+
+
+# ---- The shipped presets
+
+
+@pytest.mark.parametrize("name", ["laptop", "gpu"])
+def test_the_longest_prompts_and_answers_fit(name: str) -> None:
+    from postgrad import chat
+    from postgrad.domains import loops
+
+    layers = [config.preset("cuda_l1", name), config.Override("data.loops.read=1")]
+    asked = config.load(cuda_l1.Config, layers).settings
+    known, tokenizer = cuda_l1.tasks_of(asked), loops.tokenizer()
+    assert asked.model.scratch is not None
+    assert asked.gather.tries == 20
+    assert asked.gather.keep == asked.contrast.exemplars == 2
+    positions = asked.model.scratch.max_position_embeddings
+    assert asked.rl.max_prompt_length + asked.rl.max_completion_length <= positions
+    assert asked.rl.max_prompt_length + asked.eval.max_tokens <= positions
+    longest = max(len(chat.prompt_ids(tokenizer, one.prompt)) for rows in known.splits.values() for one in rows)
+    assert longest <= asked.self_supervised.max_prompt_length
+    assert longest + 2 * asked.rl.max_completion_length <= asked.rl.max_prompt_length
+    for one in list(known.made.values())[:40]:
+        variants = loops.variants(one)
+        answers = [loops.answer(each.code) for each in variants]
+        answers.append(loops.compared([(variants[0], 1.0), (variants[1], 2.0)], variants[-1]))
+        lengths = [len(tokenizer(text)["input_ids"]) + 1 for text in answers]
+        assert max(lengths[:-1]) <= asked.self_supervised.max_completion_length
+        assert max(lengths) <= min(asked.rl.max_completion_length, asked.eval.max_tokens)

@@ -202,6 +202,7 @@ def main(config: Config, run: Run) -> dict[str, Any]:
     """Tasks, gathering, three stages with two arms of the third, measurement. Returns summary.json."""
     if run.ranks.size > 1:
         raise ValueError(f"cuda_l1 runs in one process, and {run.ranks.size} were started: leave torchrun out")
+    tasks_of(config)  # what cannot be worked on is told before a model is made or loaded
     base = run.stage("base", make_base, config, run)
     run.stage("data", prepare, config, run)
     run.stage("gather", gather, config, run)
@@ -255,6 +256,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
 
 def pretrain(config: Config, run: Run, base: str) -> str:
     """A model from nothing learns the language: texts about further tasks, right or wrong as they come, that nobody has judged."""
+    import numpy as np
+
     from postgrad.domains import loops
     from postgrad.domains.loops import rows
     from postgrad.train import fit, loss, source
@@ -270,7 +273,10 @@ def pretrain(config: Config, run: Run, base: str) -> str:
         for teacher in (teachers[(place + turn) % len(teachers)] for turn in range(2))
     ]
     texts += [row for one in made for row in rows.claimed(one, most=config.contrast.exemplars, seed=config.seed)]
-    packed = source.Packed(source.supervised(tokenizer, texts, config.pretrain)[0], config.pretrain, seed=config.seed)
+    answers = source.supervised(tokenizer, texts, config.pretrain)[0]
+    # Whole texts, prompts too: each earlier code in a comparison is a copy of the task's constants and steps to learn from.
+    whole = [replace(one, weights=np.array([0.0] + [1.0] * (len(one.ids) - 1), np.float32)) for one in answers]
+    packed = source.Packed(whole, config.pretrain, seed=config.seed)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:  # noqa: ARG001  as every validation
         return {"eval_score": float(step)}

@@ -67,7 +67,12 @@ WORDS = (
     *(" <= ", " && ", " + ", " - ", " * ", " / ", " * ip;\n", " - 1"),
     *("{\n", "}\n", "};\n", ";\n", ")\n", "++) ", "++)", ") ", "; ", "] = ", "];\n", ");\n", ", ", "1024", "64", "32", "16"),
 )  # fmt: skip
-NUMBERS = (*(f"{digit}." for digit in range(10)), *(f"{digit}f" for digit in range(10)))
+NUMBERS = (
+    *(f"{tenths // 10}.{tenths % 10}f" for tenths in range(2, 30)),
+    *(f"{digit}." for digit in range(10)),
+    *(f"{digit}f" for digit in range(10)),
+)
+"""Every constant is a token of its own, which is copied at once; of two, a model of three layers got the first wrong and the second right."""
 PROTOCOL = (
     *(ANALYSIS, DESIGN, IMPLEMENTATION, "```cpp\n", "```", "```\n", PLAIN, CONTRASTIVE, "Reference:\n", "Code ", " ran at ", "x:\n"),
     *(" is faster. ", "It uses: ", "It lacks: ", "Use: ", "nothing", ". ", ".\n"),

@@ -137,7 +137,7 @@ def style(*tags: str) -> Style:
 
 
 def constant(rng: np.random.Generator) -> str:
-    """A number from 0.2 to 2.9 with one decimal, never 1.0: two tokens, and all numbers share them."""
+    """A number from 0.2 to 2.9 with one decimal, never 1.0: a token each."""
     tenths = int(rng.choice([tenth for tenth in range(2, 30) if tenth != 10]))
     return f"{tenths // 10}.{tenths % 10}"
 
