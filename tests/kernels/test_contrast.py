@@ -14,7 +14,7 @@ from postgrad.kernels.exemplars import Exemplar
 from postgrad.kernels.task import Case, Task, native
 
 MODULE = Task("module", "class Model: ...")
-TASK = native("relu", "void reference();", timed=Case(((4,),)), oracle=lambda inputs: inputs[0])
+TASK = native("relu", "void reference();", timed=Case(((4,),), (4,)), oracle=lambda inputs: inputs[0])
 SLOW, FAST = Exemplar("void slow();", 1.0, "s"), Exemplar("void fast();", 2.5, "f", Place(1, 0, 0))
 
 
