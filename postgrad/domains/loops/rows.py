@@ -18,18 +18,19 @@ FASTER = 1.01
 
 
 def claimed(made: Made, *, most: int, seed: int) -> list[Example]:
-    """One comparison of at most `most` variants, answered by one that comes later in the domain's order, roughly from slow to fast. The
-    numbers are drawn: nobody has measured anything. None where the task has one variant."""
+    """One comparison of at most `most` variants, answered by another. Nothing in it tells which is faster: variants and numbers are drawn
+    apart, the reference's 1 aside. Empty where the task has one variant."""
     rng = Random(json.dumps([seed, made.task.id, "claims"]))
     known = variants(made)
     if len(known) < 2:
         return []
-    *shown, better = sorted(rng.sample(range(len(known)), min(len(known), rng.randint(2, most + 1))))
-    claims = sorted(10 ** rng.random() for _ in shown)
+    better = known[rng.randint(1, len(known) - 1)]
+    others = [one for one in known if one is not better]
+    shown = rng.sample(others, min(len(others), rng.randint(1, most)))
     # The reference is 1 by definition.
-    codes = [(known[at], claim if at else 1.0) for at, claim in zip(shown, claims, strict=True)]
+    codes = sorted(((one, 1.0 if one is known[0] else 10 ** rng.random()) for one in shown), key=lambda one: one[1])
     prompt = prompts.contrastive(made.task, [(one.code, claim) for one, claim in codes])
-    return [Example(prompt, prompts.compared(codes, known[better]), id=f"{made.task.id} claimed")]
+    return [Example(prompt, prompts.compared(codes, better), id=f"{made.task.id} claimed")]
 
 
 def measured(made: Made, speedups: Mapping[str, float], count: int, *, most: int, seed: int) -> list[Example]:
