@@ -204,6 +204,8 @@ def save_twice(folder: Path, model_folder: Path, hang: str) -> None:
 
     from postgrad.train import model as models
 
+    # Ignored where the tests themselves run in a shell's background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     model = models.load(str(model_folder), dtype=torch.float32, device=torch.device("cpu"))
     optimizer = optim.adamw(model, SftSettings(max_steps=1, learning_rate=1e-3, max_length=8))
 
