@@ -42,6 +42,8 @@ from postgrad.train.settings import Model, PolicySettings, SftSettings
 
 Strategy = Literal["buckets", "islands", "proportional", "uniform", "nothing"]
 ARMS = ("grpo", "contrastive")
+READ_A_COMPARISON = 4
+"""Of so many tasks that are read about, one is compared."""
 
 
 class Loops(Settings):
@@ -54,7 +56,7 @@ class Loops(Settings):
     read: int = Field(
         0,
         ge=0,
-        description="further tasks of the training split that a model from nothing reads about: two texts and a comparison of each, unjudged",
+        description="further tasks of the training split that a model from nothing reads about, unjudged: two texts of each, a comparison of some",
     )
     compared: int = Field(
         2,
@@ -256,8 +258,6 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
 
 def pretrain(config: Config, run: Run, base: str) -> str:
     """A model from nothing learns the language: texts about further tasks, right or wrong as they come, that nobody has judged."""
-    import numpy as np
-
     from postgrad.domains import loops
     from postgrad.domains.loops import rows
     from postgrad.train import fit, loss, source
@@ -272,11 +272,10 @@ def pretrain(config: Config, run: Run, base: str) -> str:
         for place, one in enumerate(made)
         for teacher in (teachers[(place + turn) % len(teachers)] for turn in range(2))
     ]
-    texts += [row for one in made for row in rows.claimed(one, most=config.contrast.exemplars, seed=config.seed)]
-    answers = source.supervised(tokenizer, texts, config.pretrain)[0]
-    # Whole texts, prompts too: each earlier code in a comparison is a copy of the task's constants and steps to learn from.
-    whole = [replace(one, weights=np.array([0.0] + [1.0] * (len(one.ids) - 1), np.float32)) for one in answers]
-    packed = source.Packed(whole, config.pretrain, seed=config.seed)
+    # Few of these: they are long, and copying a task's constants is learnt from the short ones first.
+    for one in made[::READ_A_COMPARISON]:
+        texts += rows.claimed(one, most=config.contrast.exemplars, seed=config.seed)
+    packed = source.Packed(source.supervised(tokenizer, texts, config.pretrain)[0], config.pretrain, seed=config.seed)
 
     def validate(model: Any, step: int) -> Mapping[str, float]:  # noqa: ARG001  as every validation
         return {"eval_score": float(step)}
