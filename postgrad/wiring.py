@@ -234,6 +234,73 @@ def check_prompts(rl: PolicySettings, problems: Sequence[Problem], tokenizer: An
         )
 
 
+# ---- GRPO -----------------------------------------------------------------------------------------------------------
+
+
+def rewards(rl: GrpoSettings, run: Run, problems: Sequence[Problem]) -> Any:
+    """The settings' rewards; reward_order.json tells whether a wrong answer can out-earn a right one."""
+    from postgrad.train import reward
+    from postgrad.train.order import check_order
+
+    made = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
+    order = check_order(made, rl.max_completion_length, rl.num_generations)
+    run.write_json("reward_order.json", order.to_summary())
+    if order.inverted_share_same_style:
+        run.event("rl", 0, "warning", f"a wrong answer can out-earn a right one of the same form: {order.examples[0]}")
+    return made
+
+
+def objective(rl: GrpoSettings) -> Any:
+    """The policy's loss, with the correction for a sampler that is not the trainer's."""
+    from postgrad.train import loss, mismatch
+
+    corrected = rl.sampler == "vllm" if (given := rl.vllm_importance_sampling_correction) is None else given
+    correction = mismatch.MODES[rl.vllm_importance_sampling_mode](rl.vllm_importance_sampling_clip_max)
+    return loss.policy(
+        epsilon_low=rl.epsilon,
+        epsilon_high=rl.epsilon if rl.epsilon_high is None else rl.epsilon_high,
+        beta=rl.beta,
+        temperature=rl.temperature,
+        correct=correction if corrected else None,
+    )
+
+
+# ---- Measurement ----------------------------------------------------------------------------------------------------
+
+
+def graded(
+    model: Model,
+    wanted: Measured,
+    run: Run,
+    models: Mapping[str, str],
+    problems: Sequence[Problem],
+    verifier: Verifier,
+    seed: int,
+) -> dict[str, Any]:
+    """Each model's graded traces of all problems, by its name; rank 0 writes evals/<name>.jsonl. Every rank must ask."""
+    from postgrad.evals import benchmark
+
+    def told(done: int, _: int) -> None:
+        run.stop_if_asked(f"in the evaluation, after {done} traces")
+        run.progress.update(done)
+
+    grades: dict[str, Any] = {}
+    mine = run.ranks.share(problems)
+    for name, path in models.items():
+        followed, words = load(model, run, path)
+        sampler = measuring(wanted, words, seed)
+        sampler.follow(followed, 0)
+        sampler.report = told
+        run.progress.start(f"eval {name}", len(mine) * wanted.samples, "trace")
+        grades[name] = run.ranks.gather(benchmark.grade(sampler, verifier, mine, wanted.samples))
+        run.progress.finish()
+    if run.ranks.is_main:
+        (run.folder / "evals").mkdir(exist_ok=True)
+        for name, rows in grades.items():
+            benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", rows)
+    return grades
+
+
 # ---- Validation -----------------------------------------------------------------------------------------------------
 
 

@@ -197,28 +197,15 @@ def _supervised(config: Config, run: Run, stage: str, settings: SftSettings, lea
 
 def refine(config: Config, run: Run, start: str) -> str:
     """Stage two: GRPO from the merged model; goes on from the checkpoint with the best accuracy on validation problems."""
-    from postgrad.train import advantage, fit, loss, mismatch, reward, source
-    from postgrad.train.order import check_order
+    from postgrad.train import advantage, fit, source
     from postgrad.verify import choice
 
     rl = config.rl
     learner, tokenizer = wiring.to_train(config.model, run, start, config.seed)
     problems, validation = wiring.problems(run, "rl"), wiring.problems(run, "validation")
     reference = wiring.load(config.model, run, start, run.ranks)[0] if rl.beta else None
-    rewards = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
-    order = check_order(rewards, rl.max_completion_length, rl.num_generations)
-    run.write_json("reward_order.json", order.to_summary())
-    if order.inverted_share_same_style:
-        run.event("rl", 0, "warning", f"a wrong answer can out-earn a right one of the same form: {order.examples[0]}")
-    corrected = rl.sampler == "vllm" if (given := rl.vllm_importance_sampling_correction) is None else given
-    correction = mismatch.MODES[rl.vllm_importance_sampling_mode](rl.vllm_importance_sampling_clip_max)
-    objective = loss.policy(
-        epsilon_low=rl.epsilon,
-        epsilon_high=rl.epsilon if rl.epsilon_high is None else rl.epsilon_high,
-        beta=rl.beta,
-        temperature=rl.temperature,
-        correct=correction if corrected else None,
-    )
+    rewards = wiring.rewards(rl, run, problems)
+    objective = wiring.objective(rl)
     asked = [*problems, *validation]
     with wiring.samplers(config.model, rl, config.eval, run, start, tokenizer, asked, config.seed) as (
         training,
@@ -258,21 +245,9 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
     from postgrad.verify import choice
 
     problems = wiring.problems(run, "test")
-    grades = {}
-    for name, path in models.items():
-        model, tokenizer = wiring.load(config.model, run, path)
-        sampler = wiring.measuring(config.eval, tokenizer, config.seed)
-        sampler.follow(model, 0)
-        mine = run.ranks.share(problems)
-        run.progress.start(f"eval {name}", len(mine) * config.eval.samples, "trace")
-        sampler.report = lambda done, total: _sampling(run, done)  # noqa: ARG005
-        grades[name] = run.ranks.gather(benchmark.grade(sampler, choice.choice, mine, config.eval.samples))
-        run.progress.finish()
+    grades = wiring.graded(config.model, config.eval, run, models, problems, choice.choice, config.seed)
     if not run.ranks.is_main:
         return {}
-    (run.folder / "evals").mkdir(exist_ok=True)
-    for name, rows in grades.items():
-        benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", rows)
     how: dict[str, Any] = {"resamples": config.eval.bootstrap, "seed": config.seed}
     scores = {name: benchmark.score(rows, _vote, **how) for name, rows in grades.items()}
     stages = [("base", "sft"), ("sft", "rl")]
@@ -476,8 +451,3 @@ def _vote(item: Any) -> str | None:
     from postgrad.verify import choice
 
     return choice.chosen(item.trace.text)
-
-
-def _sampling(run: Run, done: int) -> None:
-    run.stop_if_asked(f"in the evaluation, after {done} traces")
-    run.progress.update(done)

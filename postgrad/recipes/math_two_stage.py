@@ -239,30 +239,16 @@ def supervise(config: Config, run: Run, base: str) -> str:
 
 def shorten(config: Config, run: Run, start: str) -> str:
     """Stage two: GRPO from stage one's model; goes on from the shortest-spoken checkpoint that is still as accurate."""
-    from postgrad.train import advantage, fit, loss, mismatch, reward, source
-    from postgrad.train.order import check_order
+    from postgrad.train import advantage, fit, source
     from postgrad.verify import maths
 
     rl = config.rl
     model, tokenizer = wiring.to_train(config.model, run, start, config.seed)
     problems, validation = wiring.problems(run, "rl"), wiring.problems(run, "validation")
     reference = wiring.load(config.model, run, start, run.ranks)[0] if rl.beta else None
-    rewards = reward.from_settings(rl.rewards, rl.max_completion_length, problems)
-    order = check_order(rewards, rl.max_completion_length, rl.num_generations)
-    run.write_json("reward_order.json", order.to_summary())
-    if order.inverted_share_same_style:
-        run.event("rl", 0, "warning", f"a wrong answer can out-earn a right one of the same form: {order.examples[0]}")
+    rewards = wiring.rewards(rl, run, problems)
     credit = advantage.group_std if rl.scale_rewards == "group" else advantage.group_mean
-    high = rl.epsilon if rl.epsilon_high is None else rl.epsilon_high
-    corrected = rl.sampler == "vllm" if (given := rl.vllm_importance_sampling_correction) is None else given
-    correction = mismatch.MODES[rl.vllm_importance_sampling_mode](rl.vllm_importance_sampling_clip_max)
-    objective = loss.policy(
-        epsilon_low=rl.epsilon,
-        epsilon_high=high,
-        beta=rl.beta,
-        temperature=rl.temperature,
-        correct=correction if corrected else None,
-    )
+    objective = wiring.objective(rl)
     asked = [*problems, *validation]
     with wiring.samplers(config.model, rl, config.eval, run, start, tokenizer, asked, config.seed) as (
         training,
@@ -300,24 +286,13 @@ def shorten(config: Config, run: Run, start: str) -> str:
 def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, Any]:
     """Every model on the test problems, the comparison of stage two with stage one, and the claims."""
     from postgrad.evals import benchmark
+    from postgrad.train.model import load_tokenizer
     from postgrad.verify import maths
 
     problems = wiring.problems(run, "test")
-    grades = {}
-    for name, path in models.items():
-        model, tokenizer = wiring.load(config.model, run, path)
-        sampler = wiring.measuring(config.eval, tokenizer, config.seed)
-        sampler.follow(model, 0)
-        mine = run.ranks.share(problems)
-        run.progress.start(f"eval {name}", len(mine) * config.eval.samples, "trace")
-        sampler.report = lambda done, total: _sampling(run, done)  # noqa: ARG005
-        grades[name] = run.ranks.gather(benchmark.grade(sampler, maths.boxed, mine, config.eval.samples))
-        run.progress.finish()
+    grades = wiring.graded(config.model, config.eval, run, models, problems, maths.boxed, config.seed)
     if not run.ranks.is_main:
         return {}
-    (run.folder / "evals").mkdir(exist_ok=True)
-    for name, rows in grades.items():
-        benchmark.write_rows(run.folder / "evals" / f"{name}.jsonl", rows)
     how: dict[str, Any] = {"resamples": config.eval.bootstrap, "seed": config.seed}
     scores = {name: benchmark.score(rows, _vote, **how) for name, rows in grades.items()}
     compared = {
@@ -327,12 +302,13 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
     }
     lengths = sorted(len(item.trace.token_ids) for row in grades["sft"] for item in row)
     longest = lengths[int(0.95 * (len(lengths) - 1))]
+    tokenizer = load_tokenizer(wiring.folder(run, models["rl"]))
     budgets = benchmark.budget_comparison(
         grades["sft"],
         grades["rl"],
         {max(1, round(share * longest)) for share in config.eval.budgets},
         maths.boxed,
-        sampler.truncate,
+        wiring.measuring(config.eval, tokenizer, config.seed).truncate,
         **how,
     )
     run.write_rows("evals/samples.jsonl", _side_by_side(tokenizer, grades))
@@ -463,11 +439,6 @@ def _scratch_tokenizer() -> Any:
     from postgrad.domains import arithmetic
 
     return arithmetic.tokenizer()
-
-
-def _sampling(run: Run, done: int) -> None:
-    run.stop_if_asked(f"in the evaluation, after {done} traces")
-    run.progress.update(done)
 
 
 def _vote(item: Any) -> str | None:
