@@ -305,11 +305,7 @@ def line_chart(
     body = [*legend, *plot.body]
     if zero:
         body.append(f'<path class="zero" d="M{_number(plot.x.start)} {_number(plot.y(0))}H{_number(plot.x.end)}"/>')
-    for s in series:
-        if s.band:
-            around = [(plot.x(v), plot.y(high)) for v, _, high in s.band]
-            around += [(plot.x(v), plot.y(low)) for v, low, _ in reversed(s.band)]
-            body.append(f'<g class="{s.style}"><polygon class="band" points="{_path(around)}"/></g>')
+    body += _bands(series, plot)
     for s in series:
         drawn = [(plot.x(a), plot.y(b)) for a, b in thin(s.points)]
         kind = "faint" if s.smooth > 1 else "line"
@@ -321,6 +317,16 @@ def line_chart(
             marks += [_marker(_MARKERS.get(s.style, "circle"), a, b, 3.2) for a, b in drawn]
         body.append(f'<g class="{s.style}">{"".join(marks)}</g>')
     return _frame(key, title, description, width, height, plot.data, body)
+
+
+def _bands(series: Sequence[Series], plot: _Plot) -> list[str]:
+    found = []
+    for s in series:
+        if s.band:
+            around = [(plot.x(v), plot.y(high)) for v, _, high in s.band]
+            around += [(plot.x(v), plot.y(low)) for v, low, _ in reversed(s.band)]
+            found.append(f'<g class="{s.style}"><polygon class="band" points="{_path(around)}"/></g>')
+    return found
 
 
 def cloud_chart(
@@ -345,11 +351,7 @@ def cloud_chart(
     body = [*legend, *plot.body]
     for value in rules:
         body.append(f'<path class="zero" d="M{_number(plot.x.start)} {_number(plot.y(value))}H{_number(plot.x.end)}"/>')
-    for s in lines:
-        if s.band:
-            around = [(plot.x(v), plot.y(high)) for v, _, high in s.band]
-            around += [(plot.x(v), plot.y(low)) for v, low, _ in reversed(s.band)]
-            body.append(f'<g class="{s.style}"><polygon class="band" points="{_path(around)}"/></g>')
+    body += _bands(lines, plot)
     for s in clouds:
         drawn = [(plot.x(a), plot.y(b)) for a, b in thin(s.points)]
         shape, size, kind = (_MARKERS.get(s.style, "circle"), 3.6, "") if s.markers else ("circle", 1.8, " dots")
