@@ -73,7 +73,7 @@ def _folder(path: str) -> Path:
     return folder
 
 
-def scratch_config(shape: dict[str, int], tokenizer: Any) -> Qwen3Config:
+def scratch_config(shape: dict[str, Any], tokenizer: Any) -> Qwen3Config:
     settings: dict[str, Any] = {
         **shape,
         "vocab_size": len(tokenizer),
@@ -87,7 +87,7 @@ def scratch_config(shape: dict[str, int], tokenizer: Any) -> Qwen3Config:
 
 
 def from_scratch(
-    shape: dict[str, int], tokenizer: Any, *, seed: int, dtype: torch.dtype, device: torch.device
+    shape: dict[str, Any], tokenizer: Any, *, seed: int, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
     """A Qwen3 of this shape with random weights; the same seed gives the same weights on every machine."""
     config = scratch_config(shape, tokenizer)

@@ -134,11 +134,11 @@ def test_every_step_of_every_worked_solution_is_true(generated: dict[str, list[P
         family, reference, stem = problem.labels["family"], problem.reference or "", problem.prompt[0].content
         lines = [line for line in reference.split("\n") if line[:3] in ("A. ", "B. ", "C. ", "D. ")]
         # Options under their letters, what was found under its number, as in the question.
-        assert [" ".join(line.split()[:2]) for line in lines] == stem.split("\n")[1:]
+        assert [" ".join(re.findall(r"\w+\.?", line)[:2]) for line in lines] == stem.split("\n")[1:]
         marks = re.findall(r" \(\d\) [a-z]+", stem)
         for line in reference.split("\n")[1:2] if family == "prognosis" else lines:
             assert re.findall(r" \(\d\) [a-z]+", line) == marks
-            name = line.split()[1]
+            name = re.findall(r"\w+", line)[1]
             if family in ("diagnosis", "prognosis"):
                 table = WORLD.points if family == "diagnosis" else WORLD.risks
                 points = re.findall(r" ([a-z]+)(\d)", line)
@@ -146,7 +146,7 @@ def test_every_step_of_every_worked_solution_is_true(generated: dict[str, list[P
                 assert sum(int(point) for _, point in points) == int(re.findall(r"=(\d+)", line)[0])
                 claims += len(points)
             if family == "diagnosis":
-                (test, verdict) = re.findall(r"; negative (\w+) (ok|no)$", line)[0]
+                (test, verdict) = re.findall(r"; negative (\w+) (ok|no) ", line)[0]
                 assert (name in WORLD.positive[test]) == (verdict == "no")
             if family == "uncertainty":
                 signs = re.findall(r" ([a-z]+)(\d+)([+-])", line)
@@ -155,8 +155,9 @@ def test_every_step_of_every_worked_solution_is_true(generated: dict[str, list[P
                 assert there + away == both
                 claims += len(signs)
             if family == "treatment":
-                rank, said = int(line.split()[2]), re.findall(r"([a-z]+) (ok|no)\b", line)
-                drugs = WORLD.lines[stem.split()[1]]
+                disease, drugs = stem.split()[1], WORLD.lines[stem.split()[1]]
+                (rank,) = map(int, re.findall(rf" {name} {disease}(\d)", line))
+                said = re.findall(r"([a-z]+) (ok|no)\b", line)
                 assert rank == (drugs.index(name) + 1 if name in drugs else 0)
                 assert all((condition in WORLD.forbidden[name]) == (verdict == "no") for condition, verdict in said)
                 claims += len(said)
@@ -188,10 +189,10 @@ def test_no_turn_of_a_case_can_be_guessed() -> None:
             risks[said] += 1
         else:
             sums = {
-                name: int(total) for name, total in re.findall(r"^[A-D]\. (\w+) .*=(\d+);", reference, re.MULTILINE)
+                name: int(total) for name, total in re.findall(r"^[A-D]\. (\w+);.*=(\d+)$", reference, re.MULTILINE)
             }
             turned += any(
-                sums[name] > sums[said] for name in re.findall(r"^[A-D]\. (\w+) .* no$", reference, re.MULTILINE)
+                sums[name] > sums[said] for name in re.findall(r"^[A-D]\. (\w+);.* no ", reference, re.MULTILINE)
             )
     assert turned / 300 == pytest.approx(0.5, abs=0.12)
     assert {name: share / 300 for name, share in risks.items()} == pytest.approx(

@@ -45,7 +45,8 @@ class Case:
     answer: str
     """One of the options."""
     solution: str
-    """Worked, a line for each step: options are taken up under their letters, findings under their numbers."""
+    """Worked, a line for each step: options are taken up under their letters, findings under their numbers. A fact stands close to the
+    names that it is about: a small model looks up what it has just read far sooner than what is elsewhere."""
     turn: int = 0
     """How the answer came about, below the family's number of turns. Each is wanted equally often: no turn is a good guess."""
 
@@ -65,8 +66,8 @@ def diagnosis(world: World, level: int, rng: np.random.Generator) -> Case | None
     if answer is None or not out:
         return None
     steps = [
-        f"{disease}{numbered([f'{finding}{world.points[disease, finding]}' for finding in findings])}={total[disease]}"
-        f"; negative {test}{_judged(disease not in out)}"
+        f"{disease}; negative {test}{_judged(disease not in out)}"
+        f"{numbered([f'{finding}{world.points[disease, finding]}' for finding in findings])}={total[disease]}"
         for disease in options
     ]
     stem = f"Findings{numbered(findings)}; negative {test}. Diagnosis?"
@@ -85,7 +86,7 @@ def treatment(world: World, level: int, rng: np.random.Generator) -> Case | None
     options = _some(rng, (*lines, other), 4)
     rank = {drug: lines.index(drug) + 1 if drug in lines else 0 for drug in options}
     steps = [
-        f"{drug} {rank[drug]}" + numbered([at + _judged(at not in world.forbidden[drug]) for at in conditions])
+        f"{drug} {disease}{rank[drug]}" + numbered([at + _judged(at not in world.forbidden[drug]) for at in conditions])
         for drug in options
     ]
     stem = f"Treat {disease} with{numbered(conditions)}. Drug?"

@@ -1,8 +1,8 @@
 r"""How the clinic speaks: names, questions, reasoning, and a tokenizer with one token for each.
 
     Findings (1) fever (2) rash; negative bex. Diagnosis?      <think>
-    A. dremia                                                  A. dremia (1) fever2 (2) rash1=3; negative bex no
-    B. gorvia                                                  B. gorvia (1) fever0 (2) rash2=2; negative bex ok
+    A. dremia                                                  A. dremia; negative bex no (1) fever2 (2) rash1=3
+    B. gorvia                                                  B. gorvia; negative bex ok (1) fever0 (2) rash2=2
     C. arvosis                                                 ...
     D. hulosis                                                 So B
                                                                </think>
