@@ -1,6 +1,6 @@
 """postgrad: turn a general language model into a domain expert.
 
-The parts are folders named by their role (see AGENTS.md); a recipe is one file under `recipes/` that wires them.
+The parts are folders named by their role (see AGENTS.md); a recipe is one file or package under `recipes/` that wires them.
 Importing this package imports no torch.
 """
 

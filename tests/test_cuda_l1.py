@@ -18,6 +18,7 @@ from postgrad.kernels import archive
 from postgrad.kernels.gather import successes, until_right
 from postgrad.kernels.ledger import Ledger
 from postgrad.recipes import cuda_l1
+from postgrad.recipes.cuda_l1 import gathering
 from postgrad.records import Example, Graded, Problem, Status, Trace, Verdict, read_jsonl
 from postgrad.run import Preempted, Run, read_lines
 from tests import tiny_cuda_l1 as tiny
@@ -121,7 +122,7 @@ def test_a_comparison_is_answered_by_what_is_faster_than_all_it_shows() -> None:
         Graded(problem, Trace(problem.id, loops.answer(one.code), (), (), "stop"), Verdict(Status.CORRECT, speed))
         for one, speed in zip(variants[1:], speeds[1:], strict=True)
     ]
-    rows = cuda_l1._rows(asked, known, [group])[len(group) :]
+    rows = gathering._rows(asked, known, [group])[len(group) :]
     assert rows
     by_code = {one.code.strip(): speed for one, speed in zip(variants, speeds, strict=True)}
     for row in rows:

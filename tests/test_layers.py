@@ -54,6 +54,11 @@ def part(module: str) -> str:
     return module.partition(".")[2].partition(".")[0]
 
 
+def recipe(module: str) -> str:
+    """postgrad.recipes.cuda_l1.tasks -> cuda_l1; what is no recipe -> ""."""
+    return module.partition("postgrad.recipes.")[2].partition(".")[0]
+
+
 def layer(module: str) -> int:
     if not part(module):
         return -1
@@ -88,8 +93,8 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
 def objection(importer: str, target: str) -> str | None:
     """Why `importer` may not import `target`; None where it may."""
     if (importer, target) in EXCEPTIONS or part(importer) == part(target):
-        # A recipe is one file: it takes nothing from another one.
-        both = part(importer) == "recipes" and importer != target and target != "postgrad.recipes"
+        # A recipe is one file or package: it takes nothing from another one.
+        both = recipe(target) not in ("", recipe(importer))
         return f"{importer} imports {target}: recipes do not know each other" if both else None
     if layer(importer) > layer(target):
         return None
@@ -123,6 +128,9 @@ def test_imports_go_one_way() -> None:
         ("postgrad.recipes.math_two_stage", "postgrad.train.fit", True),
         ("postgrad.recipes.math_two_stage", "postgrad.cli", False),
         ("postgrad.recipes.math_two_stage", "postgrad.recipes.cuda_l1", False),
+        ("postgrad.recipes.math_two_stage", "postgrad.recipes.cuda_l1.tasks", False),
+        ("postgrad.recipes.cuda_l1.tasks", "postgrad.recipes.math_two_stage", False),
+        ("postgrad.recipes.cuda_l1.measuring", "postgrad.recipes.cuda_l1.tables", True),
         ("postgrad.cli", "postgrad.export", True),
     ],
 )
@@ -175,7 +183,7 @@ HEAVY = [
     [
         "import postgrad, postgrad.cli",
         "from postgrad import cli; sys.argv[1:] = ['--help']\ntry: cli.main()\nexcept SystemExit: pass",
-        "import postgrad.recipes.math_two_stage",
+        "import postgrad.recipes.math_two_stage, postgrad.recipes.cuda_l1",
     ],
     ids=["import", "help", "recipe"],
 )

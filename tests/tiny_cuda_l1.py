@@ -13,6 +13,7 @@ from postgrad.kernels.candidate import Candidate
 from postgrad.kernels.environment import environment
 from postgrad.kernels.verdict import ACCEPTED, Finding, KernelVerdict, Reason, conclude
 from postgrad.recipes import cuda_l1
+from postgrad.recipes.cuda_l1 import tasks
 from postgrad.run import Run
 
 OVERRIDES = (
@@ -104,5 +105,5 @@ def scripted(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(verifier, "Evaluator", Scripted)
     patch.setattr(verifier, "build_all", lambda *_, **__: ())
-    patch.setattr(cuda_l1, "admission", lambda *_: {})
-    patch.setattr(cuda_l1, "_code", code)
+    patch.setattr(tasks, "admission", lambda *_: {})
+    patch.setattr(tasks, "_code", code)

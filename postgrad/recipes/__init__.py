@@ -1,1 +1,1 @@
-"""Published systems as compositions of parts: one file each, read top to bottom."""
+"""Published systems as compositions of parts: one file each, or a package whose docstring gives the order of reading."""

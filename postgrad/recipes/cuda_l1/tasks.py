@@ -1,0 +1,182 @@
+"""What a run works on: tasks made by postgrad/domains/loops or read in KernelBench's form, their prompts, and the stage data that admits them.
+
+Tasks are made anew from the config wherever a stage needs them; data/{train,validation,test}.jsonl says which were admitted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from postgrad import wiring
+from postgrad.recipes.cuda_l1.settings import Config, KernelBench, Loops
+from postgrad.records import Message, Problem, write_jsonl
+from postgrad.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """What a run works on, made anew from the config wherever it is needed."""
+
+    tasks: Mapping[str, Any]
+    """Problem's id -> kernels.task.Task."""
+    splits: Mapping[str, list[Problem]]
+    """train, validation, test; prompts are the plain ones, gold is the reference."""
+    write: Callable[[Problem, Sequence[Any]], tuple[Message, ...]]
+    """The prompt that shows these exemplars."""
+    parse: Callable[[str], str | None]
+    backend: Literal["torch", "triton", "cuda", "cpp"]
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """Of loops: problem's id -> what it was made from, those that are only read among them."""
+
+
+def tasks_of(config: Config) -> Tasks:
+    """Raises ValueError for families that there are not, too many tasks, a folder without tasks, a backend that is not judged."""
+    if config.data.loops is not None:
+        return _loops(config, config.data.loops)
+    assert config.data.kernel_bench is not None, "Data has exactly one source"
+    return _kernel_bench(config.data.kernel_bench)
+
+
+def prepared(config: Config, run: Run) -> Tasks:
+    """Those that were admitted."""
+    splits = {name: wiring.problems(run, name) for name in ("train", "validation", "test")}
+    return replace(tasks_of(config), splits=splits)
+
+
+def prepare(config: Config, run: Run) -> dict[str, Any]:
+    """Make or read the tasks and admit them; write data/{train,validation,test}.jsonl and return the counts."""
+    known = tasks_of(config)
+    tokenizer = wiring.tokenizer(config.model, own_tokenizer)
+    everything = [problem for split in known.splits.values() for problem in split]
+    longest = max(len(_prompt_ids(tokenizer, problem)) for problem in everything)
+    # A shown code is an accepted answer or the reference, which is part of the plain prompt.
+    most = longest + config.contrast.exemplars * config.rl.max_completion_length
+    if config.contrast.strategy != "nothing" and most > config.rl.max_prompt_length:
+        raise ValueError(
+            f"a contrastive prompt may have {most} tokens (a task of {longest}, and {config.contrast.exemplars} codes of at most "
+            f"{config.rl.max_completion_length}): raise rl.max_prompt_length={config.rl.max_prompt_length} to that"
+        )
+    wiring.check_prompts(config.self_supervised, known.splits["train"], tokenizer)
+    for name, stage in (("self_supervised", config.self_supervised), ("rl", config.rl)):
+        if len(known.splits["train"]) < stage.prompts_per_step:
+            raise ValueError(
+                f"{len(known.splits['train'])} training tasks are fewer than {name}.prompts_per_step={stage.prompts_per_step}"
+            )
+    refused = admission(run, known)
+    for name, why in refused.items():
+        run.event("data", 0, "warning", f"task {name!r} is left out: {why}")
+    splits = {name: [one for one in rows if one.id not in refused] for name, rows in known.splits.items()}
+    folder = run.folder / "data"
+    folder.mkdir(exist_ok=True)
+    for split, problems in splits.items():
+        write_jsonl(folder / f"{split}.jsonl", problems)
+    (run.folder / "archives").mkdir(exist_ok=True)
+    families = {split: dict(Counter(one.labels["family"] for one in problems)) for split, problems in splits.items()}
+    return {split: len(problems) for split, problems in splits.items()} | {"refused": refused, "families": families}
+
+
+def _prompt_ids(tokenizer: Any, problem: Problem) -> Sequence[int]:
+    from postgrad import chat
+
+    ids: Sequence[int] = chat.prompt_ids(tokenizer, problem.prompt)
+    return ids
+
+
+def admission(run: Run, known: Tasks) -> dict[str, str]:
+    """Tasks that cannot tell work from none, or whose reference does not run: id -> why."""
+    from postgrad.kernels.evaluate import Evaluator, Settings
+    from postgrad.kernels.reference import ReferenceFailed
+
+    refused: dict[str, str] = {}
+    names = dict.fromkeys(problem.id for split in known.splits.values() for problem in split)
+    run.progress.start("admission", len(names), "task")
+    for done, name in enumerate(names, start=1):
+        run.stop_if_asked("while tasks are admitted")
+        with Evaluator(known.tasks[name], Settings(cache=run.folder / "builds")) as evaluator:
+            try:
+                found = evaluator.admission()
+            except ReferenceFailed as error:  # boundary: this task is left out, by name
+                refused[name] = str(error)
+            else:
+                if found:
+                    refused[name] = "; ".join(f"{one.reason.name}: {one.evidence}" for one in found)
+        run.progress.update(done)
+    run.progress.finish()
+    return refused
+
+
+def _loops(config: Config, wanted: Loops) -> Tasks:
+    from postgrad.domains import loops
+    from postgrad.kernels.task import of_loop
+
+    families = tuple(loops.FAMILIES) if wanted.families is None else wanted.families
+    asked = wanted.train + wanted.validation
+    own = loops.tasks("train", asked + wanted.read, seed=config.seed, families=families)
+    test = loops.tasks("test", wanted.test, seed=config.seed, families=families)
+    made = {one.task.id: one for one in (*own, *test)}
+
+    def task(one: Any) -> Any:
+        oracle = partial(loops.oracle, one.task)
+        return (
+            of_loop(one.task, oracle, timed=one.task.quick)
+            if config.judging.how == "quick"
+            else of_loop(one.task, oracle)
+        )
+
+    def write(problem: Problem, shown: Sequence[Any]) -> tuple[Message, ...]:
+        if not shown:
+            return loops.plain(made[problem.id].task)
+        return loops.contrastive(made[problem.id].task, [(f"{one.code.rstrip()}\n", one.score) for one in shown])
+
+    splits = {"train": own[: wanted.train], "validation": own[wanted.train : asked], "test": test}
+    problems = {name: [loops.problem(one) for one in rows] for name, rows in splits.items()}
+    return Tasks(
+        {one.task.id: task(one) for rows in splits.values() for one in rows}, problems, write, _code, "cpp", made
+    )
+
+
+def _kernel_bench(wanted: KernelBench) -> Tasks:
+    from postgrad.kernels import contrast
+    from postgrad.kernels.evaluate import RUN
+    from postgrad.kernels.task import kernel_bench, kernel_bench_folder
+
+    if wanted.backend not in RUN:
+        raise ValueError(
+            f"data.kernel_bench.backend={wanted.backend} is not judged yet: inputs lie in the host's memory; wanted: torch, or data.loops (C++)"
+        )
+    files = {key: path for key, path in kernel_bench_folder(Path(wanted.folder)).items() if key[0] in wanted.levels}
+    if not files:
+        raise ValueError(
+            f"{wanted.folder} has no task of levels {list(wanted.levels)}: give others in data.kernel_bench.levels"
+        )
+    tasks = {f"{level}-{number}": kernel_bench(path) for (level, number), path in sorted(files.items())}
+
+    def write(problem: Problem, shown: Sequence[Any]) -> tuple[Message, ...]:
+        return contrast.prompt(tasks[problem.id], shown, wanted.backend)
+
+    problems = [
+        Problem(
+            name, contrast.prompt(task, (), wanted.backend), task.source, {"family": f"level {name.partition('-')[0]}"}
+        )
+        for name, task in tasks.items()
+    ]
+    return Tasks(tasks, {"train": problems, "validation": [], "test": problems}, write, _code, wanted.backend)
+
+
+def _code(text: str) -> str | None:
+    from postgrad.kernels import contrast
+
+    found = contrast.parse(text)
+    return found if isinstance(found, str) else None
+
+
+def own_tokenizer() -> Any:
+    """Of a model from nothing: that of postgrad/domains/loops."""
+    from postgrad.domains import loops
+
+    return loops.tokenizer()
