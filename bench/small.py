@@ -76,6 +76,21 @@ def claim(name: str, statement: str, values: Sequence[float], op: str, threshold
     }
 
 
+def weakest(name: str, statement: str, values: Sequence[float], op: str, threshold: float) -> dict[str, Any]:
+    """Of one number a seed: the worst, with their range. Met where it is, so where every seed meets it."""
+    measured = min(values) if op == ">=" else max(values)
+    return {
+        "id": name,
+        "statement": f"{statement}; the weakest of {len(values)} seeds, with their range",
+        "measured": measured,
+        "interval": [min(values), max(values)],
+        "op": op,
+        "threshold": threshold,
+        "n": len(values),
+        "met": measured >= threshold if op == ">=" else measured <= threshold,
+    }
+
+
 def record(name: str, results: Path, seeds: Sequence[int], metrics: Sequence[dict[str, Any]], claims: Any) -> None:
     """Writes `results`/NAME-laptop.json and prints the claims."""
     head = {"recipe": name, "preset": "laptop", "commit": commit(), "hardware": hardware()}

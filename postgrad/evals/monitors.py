@@ -198,22 +198,27 @@ def without_reasoning(h: History) -> Seen | None:
 # ---- Is it unstable? ------------------------------------------------------------------------------------------------
 
 
-def gradient_spikes(h: History) -> Seen | None:
-    """Three of the last 20 gradient norms above ten times the median of the 50 before, twice the largest of them and the stage's first ones.
+def spikes(h: History) -> list[tuple[int, float]]:
+    """Of the last 20 gradient norms those above ten times the median of the 50 before, twice the largest of them and the stage's first ones.
 
     Where most groups teach nothing the median is near 0, and a step that does learn is no spike.
     """
-    found = h.points.get("grad_norm", [])
-    early, recent, before = h.early("grad_norm"), found[-20:], found[-70:-20]
+    early, found = h.early("grad_norm"), h.points.get("grad_norm", [])
+    before = [value for _, value in found[-70:-20]]
     if early is None or len(before) < 20:
+        return []
+    least = max(10 * median(before), 2 * max(before), early)
+    return [(step, value) for step, value in found[-20:] if value > least]
+
+
+def gradient_spikes(h: History) -> Seen | None:
+    found = spikes(h)
+    if len(found) < 3:
         return None
-    usual, largest = median(value for _, value in before), max(value for _, value in before)
-    spikes = [(step, value) for step, value in recent if value > max(10 * usual, 2 * largest, early)]
-    if len(spikes) < 3:
-        return None
+    usual = median(value for _, value in h.points["grad_norm"][-70:-20])
     return Seen(
-        f"{len(spikes)} of the last 20 gradient norms are above ten times the {usual:.3g} before; the largest is {max(value for _, value in spikes):.3g}",
-        spikes[0][0] - 1,
+        f"{len(found)} of the last 20 gradient norms are above ten times the {usual:.3g} before; the largest is {max(value for _, value in found):.3g}",
+        found[0][0] - 1,
     )
 
 
