@@ -5,54 +5,32 @@ A claim's row is that of its weakest seed, with that seed's interval over proble
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-from pathlib import Path
+from typing import Any
 
+from bench import seeds
 from bench.claims import carry_out
-from postgrad.run import Run, hardware, write_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--preset", default="laptop")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo-seeds"))
-    parser.add_argument("--results", type=Path, default=Path("docs/results"))
-    asked = parser.parse_args()
-    runs = {seed: carry_out(asked.out / f"main-{seed}", asked.preset, (f"seed={seed}",)) for seed in asked.seeds}
-    commits = {Run.open(asked.out / f"main-{seed}").manifest["commit"] for seed in runs}
-    claims = []
-    for rows in zip(*(run["claims"] for run in runs.values()), strict=True):
-        weakest = min(rows, key=lambda row: row["interval"][0])
-        claims.append({**weakest, "statement": f"{weakest['statement']}; the weakest of {len(rows)} seeds"})
-    seeds = [
-        {
-            "seed": seed,
-            "metrics": {
-                **{
-                    claim["id"]: {name: claim[name] for name in ("measured", "interval", "n", "met")}
-                    for claim in run["claims"]
-                },
-                "sft": run["models"]["sft"],
-                "rl": run["models"]["rl"],
-                "seconds": run["seconds"],
-            },
-        }
-        for seed, run in runs.items()
-    ]
+    asked = seeds.parser(__doc__, "runs/demo-seeds").parse_args()
+    folders = {seed: asked.out / f"main-{seed}" for seed in asked.seeds}
+    runs = {seed: carry_out(folder, asked.preset, (f"seed={seed}",)) for seed, folder in folders.items()}
     path = asked.results / f"math_two_stage-{asked.preset}.json"
-    command = " ".join(["python -m bench.demo", *sys.argv[1:]])
-    head = {
-        "recipe": "math_two_stage",
-        "preset": asked.preset,
-        "commit": ", ".join(sorted(commits)),
-        "hardware": hardware(),
-        "command": command,
+    told = {seed: metrics(run) for seed, run in runs.items()}
+    seeds.record(
+        path, "math_two_stage", asked.preset, folders, told, seeds.weakest([run["claims"] for run in runs.values()])
+    )
+
+
+def metrics(run: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{
+            claim["id"]: {name: claim[name] for name in ("measured", "interval", "n", "met")} for claim in run["claims"]
+        },
+        "sft": run["models"]["sft"],
+        "rl": run["models"]["rl"],
+        "seconds": run["seconds"],
     }
-    write_json(path, {**head, "date": time.strftime("%Y-%m-%d"), "seeds": seeds, "claims": claims})
-    print(path)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,16 @@ def test_claims_are_judged_by_the_thresholds_of_the_config(finished: Path) -> No
     assert (goal.min_format, goal.min_rl_gain, goal.min_sft_gain) == (0.99, 0.02, 0.05)
 
 
+def test_sft_alone_is_a_run(tmp_path: Path) -> None:
+    summary = run(tmp_path / "run", "rl=null", "school=null", "sft.max_steps=2", "sft.warmup_steps=0")
+    assert (list(summary["models"]), list(summary["form"])) == (["base", "sft"], ["base", "sft"])
+    claims = {claim["id"]: claim["statement"] for claim in summary["claims"]}
+    assert list(claims) == ["form", "sft_gain"]
+    assert claims["form"].startswith("share of sft's traces")
+    assert list(Run.open(tmp_path / "run").stages()) == ["base", "data", "sft", "eval"]
+    assert report.write(tmp_path / "run").is_file()
+
+
 def test_the_report_is_written(finished: Path) -> None:
     page = report.write(finished).read_text()
     assert "multi_step" in page

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -81,7 +82,7 @@ class Config(Settings):
         description="all weights of a new model, on other worlds: what a base model brings along. null: a given model",
     )
     sft: SftSettings = Field(description="stage one")
-    rl: GrpoSettings = Field(description="stage two")
+    rl: GrpoSettings | None = Field(None, description="stage two; null: SFT alone")
     eval: Evaluation
 
     @model_validator(mode="after")
@@ -103,8 +104,9 @@ def main(config: Config, run: Run) -> dict[str, Any]:
             base = run.stage_of_all("school", school, config, run, base)
         # Stage one hands on its adapter merged: stage two starts from whole weights, as the paper's did.
         taught = run.stage_of_all("sft", supervise, config, run, base)
-        refined = run.stage_of_all("rl", refine, config, run, taught)
-    models = {"base": base, "sft": taught, "rl": refined}
+        models = {"base": base, "sft": taught}
+        if config.rl:
+            models["rl"] = run.stage_of_all("rl", refine, config, run, taught)
     summary: dict[str, Any] = run.stage_of_all("eval", measure, config, run, models)
     return summary
 
@@ -135,12 +137,14 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
             raise ValueError(f"no {name} problem has a letter as its answer: see events.jsonl for the reason of each")
         problems[name] = [_with_system(problem, config) for problem in checked.kept]
         counts |= {name: len(checked.kept), f"{name}_unchecked_gold": len(checked.rejected)}
-    rl = config.rl
-    wiring.check_sampler(rl, config.eval, run.ranks)
-    if len(problems["rl"]) < rl.prompts_per_step:
-        raise ValueError(f"{len(problems['rl'])} rl problems are fewer than rl.prompts_per_step={rl.prompts_per_step}")
-    reward.from_settings(rl.rewards, rl.max_completion_length, problems["rl"])
-    wiring.check_prompts(rl, problems["rl"], tokenizer)
+    if rl := config.rl:
+        wiring.check_sampler(rl, config.eval, run.ranks)
+        if len(problems["rl"]) < rl.prompts_per_step:
+            raise ValueError(
+                f"{len(problems['rl'])} rl problems are fewer than rl.prompts_per_step={rl.prompts_per_step}"
+            )
+        reward.from_settings(rl.rewards, rl.max_completion_length, problems["rl"])
+        wiring.check_prompts(rl, problems["rl"], tokenizer)
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)
     write_jsonl(folder / "sft.jsonl", (_with_system(example, config) for example in examples))
@@ -201,6 +205,7 @@ def refine(config: Config, run: Run, start: str) -> str:
     from postgrad.verify import choice
 
     rl = config.rl
+    assert rl is not None, "main calls this stage only where there is one"
     learner, tokenizer = wiring.to_train(config.model, run, start, config.seed)
     problems, validation = wiring.problems(run, "rl"), wiring.problems(run, "validation")
     reference = wiring.load(config.model, run, start, run.ranks)[0] if rl.beta else None
@@ -250,7 +255,7 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
         return {}
     how: dict[str, Any] = {"resamples": config.eval.bootstrap, "seed": config.seed}
     scores = {name: benchmark.score(rows, _vote, **how) for name, rows in grades.items()}
-    stages = [("base", "sft"), ("sft", "rl")]
+    stages = list(pairwise(models))
     slices = sorted({problem.labels["slice"] for problem in problems})
     compared = {
         (part, before, after): benchmark.compare(_of(part, grades[before]), _of(part, grades[after]), **how)
@@ -258,6 +263,7 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
         for before, after in stages
     }
     form = {name: _form(config, rows) for name, rows in grades.items()}
+    last = list(models)[-1]
     finished = run.stages()
     found = benchmark.to_summary(scores, {(a, b): benchmark.compare(grades[a], grades[b], **how) for a, b in stages})
     found["comparisons"] += [
@@ -276,10 +282,11 @@ def measure(config: Config, run: Run, models: Mapping[str, str]) -> dict[str, An
         **found,
         "slices": {name: _by_slice(scored) for name, scored in scores.items()},
         "form": {name: estimate.to_summary() for name, estimate in form.items()},
-        "claims": _claims(config, compared, form["rl"]),
-        "reward_order": json.loads((run.folder / "reward_order.json").read_text()),
+        "claims": _claims(config, compared, last, form[last]),
         "data": finished["data"]["result"],
     }
+    if config.rl:
+        summary["reward_order"] = json.loads((run.folder / "reward_order.json").read_text())
     run.write_json("summary.json", summary)
     return summary
 
@@ -301,18 +308,18 @@ def _form(config: Config, grades: Sequence[Sequence[Any]]) -> Any:
     from postgrad.evals import stats
     from postgrad.train import reward
 
-    framed = reward.format_thought(config.rl.rewards.min_think)
+    framed = reward.format_thought(config.rl.rewards.min_think) if config.rl else reward.format_thought()
     rows = [[value for value in framed(row) if value is not None] for row in grades]
     return stats.clustered_rate(rows)
 
 
-def _claims(config: Config, compared: Mapping[tuple[str, str, str], Any], form: Any) -> list[dict[str, Any]]:
+def _claims(config: Config, compared: Mapping[tuple[str, str, str], Any], last: str, form: Any) -> list[dict[str, Any]]:
     """Thresholds come from the config, which was written before the run. The multi-step slice is the generated clinic's."""
     goal = config.eval
     rows = [
         (
             "form",
-            "share of traces after GRPO with reasoning in its tags and one answer behind it",
+            f"share of {last}'s traces with reasoning in its tags and one answer behind it",
             form,
             goal.min_format,
         )
@@ -347,7 +354,7 @@ def plan(config: Config) -> dict[str, str]:
         rows.append(planned.of_sft("school", config.school))
     rows += [
         planned.of_sft("sft", config.sft),
-        planned.of_policy("rl", config.rl, config.eval.batch_size),
+        *([planned.of_policy("rl", config.rl, config.eval.batch_size)] if config.rl else []),
         planned.of_ranks(),
     ]
     return {name: text for row in rows for name, text in row.items()}
