@@ -10,7 +10,7 @@ from typing import Literal
 
 Backend = Literal["torch", "cpp", "triton", "cuda"]
 """cpp: C++ with the signature of `build`. The others: Python that defines ModelNew (or the task's function); triton and cuda are
-read and scanned, but not run yet (`evaluate.RUN`)."""
+run as `runtime` says."""
 SUFFIXES: dict[str, Backend] = {".py": "torch", ".cpp": "cpp", ".cc": "cpp", ".cxx": "cpp"}
 MOST_BYTES = 1 << 20
 

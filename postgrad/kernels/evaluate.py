@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 
-from postgrad.kernels import clock, probes, roofline
+from postgrad.kernels import clock, probes, roofline, runtime
 from postgrad.kernels.admit import admit
 from postgrad.kernels.build import FLAGS, Built, build, compiler
-from postgrad.kernels.candidate import Candidate, fault
+from postgrad.kernels.candidate import Backend, Candidate, fault
 from postgrad.kernels.clock import why_again
 from postgrad.kernels.correct import check
 from postgrad.kernels.environment import environment
@@ -47,8 +47,6 @@ from postgrad.kernels.verdict import (
 )
 from postgrad.sandbox import Limits, WorkerEnded
 
-RUN = ("torch", "cpp")
-"""Backends that can be run. Triton and CUDA share all but where tensors lie; no GPU has proved them."""
 OWN = {"python": "eager", "cpp": "native"}
 """What the reference is among the baselines (baselines.py), by the task's kind."""
 Scan = Callable[[Candidate, Task], Iterable[Finding]]
@@ -134,12 +132,13 @@ def quick(cache: Path | None = None) -> Settings:
 class _Spare:
     """A worker started ahead of time: importing torch takes seconds, and nobody has to wait for them."""
 
+    backend: Backend
     limits: Limits
     side: Side | None = field(default=None)
 
     def take(self, rng: np.random.Generator) -> Side:
-        taken = self.side or Side(Code("torch"), self.limits, rng=rng)
-        self.side = Side(Code("torch"), self.limits, rng=rng)
+        taken = self.side or Side(Code(self.backend), self.limits, rng=rng)
+        self.side = Side(Code(self.backend), self.limits, rng=rng)
         return taken
 
     def close(self) -> None:
@@ -160,7 +159,7 @@ class Evaluator:
         self.rng = np.random.default_rng([self.seed, 3])
         self._reference: Reference | None = None
         self._admission: list[Finding] | None = None
-        self._spare = _Spare(settings.limits)
+        self._spares = {backend: _Spare(backend, settings.limits) for backend in get_args(Backend)}
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +170,8 @@ class Evaluator:
         self.close()
 
     def close(self) -> None:
-        self._spare.close()
+        for spare in self._spares.values():
+            spare.close()
         self._forget()
 
     def _forget(self) -> None:
@@ -187,11 +187,7 @@ class Evaluator:
 
     def __call__(self, candidate: Candidate, *, best: float | None = None) -> KernelVerdict:
         """`best`: the task's best speed-up so far; twice that is measured again. Never raises for what a candidate does;
-        ValueError for a backend that is not run, or a task that does not fit."""
-        if candidate.backend not in RUN:
-            raise ValueError(
-                f"backend {candidate.backend!r} is not evaluated yet: inputs lie in the host's memory; wanted: {', '.join(RUN)}"
-            )
+        ValueError for a task that does not fit."""
         timing: Timing | None = None
         findings: list[Finding] = []
         try:
@@ -220,6 +216,9 @@ class Evaluator:
         findings = [*self.settings.scan(candidate, self.task)]
         if conclude(findings) is REJECTED:
             return findings, None
+        refused = runtime.refusal(candidate.backend)
+        if refused is not None:
+            return [*findings, refused], None
         findings += self.admission()
         if conclude(findings) is UNCHECKED:
             return findings, None
@@ -248,8 +247,8 @@ class Evaluator:
             if not isinstance(built, Built):
                 return Finding(built.reason, built.log, "build")
             return Side(Code("cpp", library=built.library), self.settings.limits, rng=self.rng)
-        side = self._spare.take(self.rng)
-        side.code = Code("torch", candidate.code, "candidate", self.task.wanted)
+        side = self._spares[candidate.backend].take(self.rng)
+        side.code = Code(candidate.backend, candidate.code, "candidate", self.task.wanted)
         return side
 
     def _run(self, candidate: Candidate, reference: Reference) -> tuple[list[Finding], Timing | None]:
@@ -259,6 +258,8 @@ class Evaluator:
         with side:
             subject = Subject(reference, side, candidate, self.rng)
             found = check(subject, seeds=self.settings.seeds)
+            if candidate.backend == "triton":
+                return runtime.interpreted(found), None
             if conclude(found) is REJECTED:
                 return found, None
             try:

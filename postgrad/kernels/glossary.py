@@ -77,6 +77,8 @@ ADVICE: Mapping[str, str] = {
     "Run that call by hand on the input that is named.": "RAISED CRASHED",
     "See that the reference runs alone, with the same versions.": "REFERENCE_FAILED",
     "Judge it on a machine with a GPU. What stands beside this is what its text and its task say.": "NEEDS_GPU",
+    "Install what is named, on the machine that judges. Nothing is said of the kernel.": "NEEDS_TOOLS",
+    "Judge it on a machine with a GPU, by --gpu: only there has it a speed.": "INTERPRETED",
     "Run `postgrad doctor`: a layer of the sandbox is missing or broken. Nothing is said of the kernel.": "SANDBOX_BROKEN",
 }
 """Advice -> the reasons that it is for."""

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from postgrad.kernels.candidate import Backend
 from postgrad.kernels.numeric import STORAGE, Array, numbers, stored
 from postgrad.sandbox import Ended, Limits, Worker, WorkerEnded, WorkerTimeout, channel
 
@@ -45,6 +46,8 @@ ENVIRONMENT = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 """One thread, which sleeps where it waits: CPU-seconds are then those of the work. torch.compile starts no processes of its own."""
+INTERPRETED = {**ENVIRONMENT, "TRITON_INTERPRET": "1"}
+"""A worker on the CPU runs Triton's kernels in its interpreter."""
 START_S = 120.0
 """For a worker to be there: importing torch on a busy machine."""
 CALL_S = 60.0
@@ -84,7 +87,7 @@ def spec(view: Mapping[str, Any]) -> Spec:
 class Code:
     """What a worker is to load."""
 
-    backend: Literal["torch", "cpp"]
+    backend: Backend
     source: str = ""
     name: Literal["candidate", "reference"] = "candidate"
     entry: str = "ModelNew"
@@ -128,7 +131,7 @@ class Side:
                 ],
                 files=files,
                 limits=limits,
-                environment=ENVIRONMENT,
+                environment=INTERPRETED if code.backend == "triton" else ENVIRONMENT,
                 pass_fds=(self._fd,),
             )
         except BaseException:

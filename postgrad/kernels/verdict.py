@@ -180,6 +180,8 @@ class Reason(StrEnum):
     REFERENCE_FAILED = "REFERENCE_FAILED", "the reference did not run", "", UNCHECKED
     SANDBOX_BROKEN = "SANDBOX_BROKEN", "the sandbox itself failed", "", UNCHECKED
     NEEDS_GPU = "NEEDS_GPU", "it can be judged on a GPU only", "", UNCHECKED
+    NEEDS_TOOLS = "NEEDS_TOOLS", "what builds or runs it is not installed", "", UNCHECKED
+    INTERPRETED = "INTERPRETED", "run by Triton's interpreter, which tells right from wrong and no speed", "", UNCHECKED
     BUDGET_TOO_SMALL = "BUDGET_TOO_SMALL", "too few rounds fit in the time given", "", UNCHECKED
 
 
