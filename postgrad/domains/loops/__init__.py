@@ -1,4 +1,5 @@
-"""Small loops in C++: kernels that g++ builds and that are timed for real, so that a small model can learn to write faster ones.
+"""Small loops in C++: kernels that g++ builds and that are timed for real, so that a small model can learn to write faster ones. The same
+tasks in Triton (`language="triton"`) are in `triton`, which says how its kernels are called; what follows is of C++.
 
 A task is a function over float32 arrays, given as a naive reference in C++ and as a statement in Python for the float64
 oracle. All kernels, references included, have one signature:
@@ -19,11 +20,22 @@ Nothing here builds or runs anything: these are texts and data.
 
 from __future__ import annotations
 
-from postgrad.domains.loops.generate import FAMILIES, Made, Mistake, Split, Variant, mistakes, tasks, variants
-from postgrad.domains.loops.language import tokenizer
+from postgrad.domains.loops.generate import (
+    FAMILIES,
+    LANGUAGES,
+    Made,
+    Mistake,
+    Split,
+    Variant,
+    kernels,
+    mistakes,
+    tasks,
+    variants,
+)
+from postgrad.domains.loops.language import tokenizer, triton_tokenizer
 from postgrad.domains.loops.prompts import answer, compared, contrastive, plain, problem
 from postgrad.domains.loops.spec import TECHNIQUES
-from postgrad.domains.loops.task import DISTRIBUTIONS, Input, Task, inputs, oracle
+from postgrad.domains.loops.task import DISTRIBUTIONS, Input, Language, Task, inputs, oracle
 from postgrad.domains.loops.teachers import TEACHERS, Skill, Teacher
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fPIC", "-shared")
@@ -33,9 +45,11 @@ __all__ = [
     "DISTRIBUTIONS",
     "FAMILIES",
     "FLAGS",
+    "LANGUAGES",
     "TEACHERS",
     "TECHNIQUES",
     "Input",
+    "Language",
     "Made",
     "Mistake",
     "Skill",
@@ -47,11 +61,13 @@ __all__ = [
     "compared",
     "contrastive",
     "inputs",
+    "kernels",
     "mistakes",
     "oracle",
     "plain",
     "problem",
     "tasks",
     "tokenizer",
+    "triton_tokenizer",
     "variants",
 ]

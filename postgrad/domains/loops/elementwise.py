@@ -71,7 +71,7 @@ ELEMENTWISE = Family(
     timed=(300_007,),
     quick=(100_003,),
     draw=_draw,
-    cpp=_cpp,
+    write=_cpp,
     python=_python,
     styles=_styles,
 )

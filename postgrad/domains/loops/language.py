@@ -1,14 +1,19 @@
-"""The domain's own tokenizer: a token for each C++ word and common fragment, bytes for all else, so that any text goes round exactly.
+"""The domain's own tokenizers, one for each language: a token for each word and common fragment, bytes for all else, so that any text
+goes round exactly.
 
-Fragments match leftmost first and the longest of those, so one text always has the same tokens. A kernel is 30 to 180 of them, half of all kernels less than 70.
+Fragments match leftmost first and the longest of those, so one text always has the same tokens. A C++ kernel is 30 to 180 of them, half of all kernels less than 70.
+Recorded runs hold ids: the fragments of a language keep their order, and what is new comes last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from postgrad.domains.loops import triton
 from postgrad.domains.loops.prompts import ANALYSIS, CONTRASTIVE, DESIGN, IMPLEMENTATION, PLAIN
 from postgrad.domains.loops.spec import FUNCTIONS, INFINITE, SIGNATURE, SIMD, TECHNIQUES, VECTOR
+from postgrad.domains.loops.triton import language as triton_language
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -73,16 +78,33 @@ NUMBERS = (
     *(f"{digit}f" for digit in range(10)),
 )
 """Every constant is a token of its own, which is copied at once; of two, a model of three layers got the first wrong and the second right."""
-PROTOCOL = (
-    *(ANALYSIS, DESIGN, IMPLEMENTATION, "```cpp\n", "```", "```\n", PLAIN, CONTRASTIVE, "Reference:\n", "Code ", " ran at ", "x:\n"),
-    *(" is faster. ", "It uses: ", "It lacks: ", "Use: ", "nothing", ". ", ".\n"),
-    *(f"{separator}{tag}" for separator in ("", ", ") for tag in TECHNIQUES),
-)  # fmt: skip
-FRAGMENTS = tuple(dict.fromkeys((*ROLES, *LINES, *LOOPS, *CELLS, *WORDS, *NUMBERS, *PROTOCOL)))
+
+
+def _protocol(fence: str, techniques: Iterable[str]) -> tuple[str, ...]:
+    return (
+        *(ANALYSIS, DESIGN, IMPLEMENTATION, fence, "```", "```\n", PLAIN, CONTRASTIVE, "Reference:\n", "Code ", " ran at ", "x:\n"),
+        *(" is faster. ", "It uses: ", "It lacks: ", "Use: ", "nothing", ". ", ".\n"),
+        *(f"{separator}{tag}" for separator in ("", ", ") for tag in techniques),
+    )  # fmt: skip
+
+
+FRAGMENTS = tuple(dict.fromkeys((*ROLES, *LINES, *LOOPS, *CELLS, *WORDS, *NUMBERS, *_protocol("```cpp\n", TECHNIQUES))))
+TRITON_FRAGMENTS = tuple(
+    dict.fromkeys((*ROLES, *triton_language.FRAGMENTS, *_protocol("```python\n", triton.TECHNIQUES)))
+)
 
 
 def tokenizer() -> Any:
-    """A byte-level tokenizer with one token for each fragment; encodes any text, saves as a Hugging Face folder."""
+    """A byte-level tokenizer with one token for each fragment of C++; encodes any text, saves as a Hugging Face folder."""
+    return _made(FRAGMENTS)
+
+
+def triton_tokenizer() -> Any:
+    """The same with the fragments of Triton texts, PyTorch references among them."""
+    return _made(TRITON_FRAGMENTS)
+
+
+def _made(fragments: Sequence[str]) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -90,7 +112,7 @@ def tokenizer() -> Any:
     core = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    core.add_tokens([AddedToken(fragment, normalized=False) for fragment in FRAGMENTS if len(fragment) > 1])
+    core.add_tokens([AddedToken(fragment, normalized=False) for fragment in fragments if len(fragment) > 1])
     core.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,

@@ -109,7 +109,7 @@ MATMUL = Family(
     timed=(151, 163, 157),
     quick=(97, 103, 101),
     draw=_draw,
-    cpp=_cpp,
+    write=_cpp,
     python=_python,
     styles=_styles,
 )

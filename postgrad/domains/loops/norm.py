@@ -129,7 +129,7 @@ NORM = Family(
     timed=(1031, 1027),
     quick=(257, 1027),
     draw=_draw,
-    cpp=_cpp,
+    write=_cpp,
     python=_python,
     styles=_styles,
 )

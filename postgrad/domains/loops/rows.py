@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from random import Random
 
 from postgrad.domains.loops import prompts
-from postgrad.domains.loops.generate import Made, variants
+from postgrad.domains.loops.generate import Made, kernels, variants
 from postgrad.records import Example
 
 FASTER = 1.01
@@ -30,7 +30,8 @@ def claimed(made: Made, *, most: int, seed: int) -> list[Example]:
     # The reference is 1 by definition.
     codes = sorted(((one, 1.0 if one is known[0] else 10 ** rng.random()) for one in shown), key=lambda one: one[1])
     prompt = prompts.contrastive(made.task, [(one.code, claim) for one, claim in codes])
-    return [Example(prompt, prompts.compared(codes, better), id=f"{made.task.id} claimed")]
+    text = prompts.compared(codes, better, made.task.language)
+    return [Example(prompt, text, id=f"{made.task.id} claimed")]
 
 
 def measured(made: Made, speedups: Mapping[str, float], count: int, *, most: int, seed: int) -> list[Example]:
@@ -43,14 +44,17 @@ def measured(made: Made, speedups: Mapping[str, float], count: int, *, most: int
         if code.strip() in known:
             scored.setdefault(code.strip(), speedup)
     ranked = sorted(scored.items(), key=lambda one: (one[1], one[0]))
+    answers = {one.code.strip() for one in kernels(made)}
     rows = []
     for number in range(count):
         rng = Random(json.dumps([seed, made.task.id, number]))
         shown = sorted(rng.sample(range(len(ranked)), min(len(ranked), rng.randint(1, most))))
-        faster = [place for place, (_, speedup) in enumerate(ranked) if speedup > FASTER * ranked[shown[-1]][1]]
+        least = FASTER * ranked[shown[-1]][1]
+        faster = [place for place, (code, speedup) in enumerate(ranked) if speedup > least and code in answers]
         if faster:
             codes = [(known[ranked[place][0]], ranked[place][1]) for place in shown]
             better = known[ranked[rng.choice(faster)][0]]
             prompt = prompts.contrastive(made.task, [(one.code, speedup) for one, speedup in codes])
-            rows.append(Example(prompt, prompts.compared(codes, better), id=f"{made.task.id} compared {number}"))
+            text = prompts.compared(codes, better, made.task.language)
+            rows.append(Example(prompt, text, id=f"{made.task.id} compared {number}"))
     return rows

@@ -114,7 +114,7 @@ SOFTMAX = Family(
     timed=(1607, 259),
     quick=(515, 259),
     draw=_draw,
-    cpp=_cpp,
+    write=_cpp,
     python=_python,
     styles=_styles,
 )

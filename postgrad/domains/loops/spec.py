@@ -118,12 +118,12 @@ class Family:
     timed: tuple[int, ...]
     quick: tuple[int, ...]
     draw: Callable[[np.random.Generator], Spec]
-    cpp: Callable[[Spec, Style], str]
-    """The kernel's text in a style; the empty style is the reference."""
+    write: Callable[[Spec, Style], str]
+    """The kernel's text in a style; in C++ that in the empty style is the reference."""
     python: Callable[[Spec], Sequence[str]]
     """Lines that compute `v` from the inputs."""
     styles: Callable[[Spec], Sequence[Style]]
-    """Styles whose texts differ, the reference's first, roughly from slow to fast."""
+    """Styles whose texts differ, the empty one first, roughly from slow to fast."""
     output_of: Callable[[Spec], tuple[str, ...]] | None = None
     """Where the dims of the output depend on the kind."""
 

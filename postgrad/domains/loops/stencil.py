@@ -144,7 +144,7 @@ LINE = Family(
     timed=(1_000_003,),
     quick=(200_003,),
     draw=_draw_line,
-    cpp=_line,
+    write=_line,
     python=_line_python,
     styles=_line_styles,
 )
@@ -244,7 +244,7 @@ PLANE = Family(
     timed=(1031, 1027),
     quick=(257, 1027),
     draw=_draw_plane,
-    cpp=_plane,
+    write=_plane,
     python=_plane_python,
     styles=_plane_styles,
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Language = Literal["cpp", "triton"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,13 @@ class Task:
     quick: tuple[int, ...]
     """Values of `dims` to time at where thousands of kernels are judged, in training: about a fifth of that."""
     reference: str
-    """C++, naive and right: separate passes, no thought for the order of loops."""
+    """Naive and right. C++: separate passes, no thought for the order of loops; Python: PyTorch, an operation a line."""
     statement: str
     """Python, `def function(xp, ...)`: the inputs by name, as arrays of `xp`, which is numpy or torch."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """split, composition, constants, difficulty: what reports group by."""
+    language: Language = "cpp"
+    """What kernels are written in; the reference of Triton kernels is Python."""
 
     def shapes(self, size: Sequence[int]) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
         """Of the inputs, in order, and of the output, where `dims` have these values; () is one number."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from postgrad.domains.loops import prompts
-from postgrad.domains.loops.generate import Made, mistakes, variants
+from postgrad.domains.loops import prompts, triton
+from postgrad.domains.loops.generate import Made, kernels, mistakes
 from postgrad.domains.loops.spec import TECHNIQUES
 from postgrad.records import Problem, Trace
 
@@ -22,17 +22,17 @@ from postgrad.records import Problem, Trace
 @dataclass(frozen=True, slots=True)
 class Skill:
     knows: frozenset[str]
-    """Techniques; a teacher writes variants that need no other."""
+    """Techniques of either language; a teacher writes variants that need no other."""
     slips: float
     """The probability that an answer has a mistake."""
 
 
 TEACHERS: Mapping[str, Skill] = {
     "novice": Skill(frozenset({"fuse"}), 0.6),
-    "compiler": Skill(frozenset({"simd", "restrict", "vmath"}), 0.3),
-    "memory": Skill(frozenset({"order", "layout", "tile", "local", "fuse"}), 0.3),
-    "registers": Skill(frozenset({"hoist", "lanes", "fuse", "order"}), 0.2),
-    "expert": Skill(frozenset(TECHNIQUES), 0.1),
+    "compiler": Skill(frozenset({"simd", "restrict", "vmath", "block", "warps", "exp2"}), 0.3),
+    "memory": Skill(frozenset({"order", "layout", "tile", "local", "rows", "block", "fuse"}), 0.3),
+    "registers": Skill(frozenset({"hoist", "lanes", "fuse", "order", "exp2"}), 0.2),
+    "expert": Skill(frozenset({*TECHNIQUES, *triton.TECHNIQUES}), 0.1),
 }
 
 
@@ -56,14 +56,15 @@ class Teacher:
         return [[self._trace(problem, number) for number in range(n)] for problem in problems]
 
     def _trace(self, problem: Problem, number: int) -> Trace:
-        text = prompts.answer(self.code(self._made[problem.id], number))
+        made = self._made[problem.id]
+        text = prompts.answer(self.code(made, number), made.task.language)
         ids = tuple(self.encode(text))
         return Trace(problem.id, text, ids, (0.0,) * len(ids), "stop")
 
     def code(self, made: Made, number: int) -> str:
         digest = hashlib.sha256(f"{self.seed} {self.name} {made.task.id} {number}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        able = [each for each in variants(made) if self.skill.knows.issuperset(each.tags)]
+        able = [each for each in kernels(made) if self.skill.knows.issuperset(each.tags)]
         chosen = able[int(rng.integers(len(able)))]
         if rng.random() >= self.skill.slips:
             return chosen.code
