@@ -134,7 +134,10 @@ class Reference:
             fixed = frozenset(place for place, shape in enumerate(case.inputs) if not shape)
             return Specs(inputs, (Spec("float32", case.output),), case.lengths, fixed=fixed)
         inputs, others = self._surveyed(case)
-        fixed = frozenset(place for place, one in enumerate(inputs) if not is_float(one.dtype))
+        shaped = self.task.timed is not None
+        fixed = frozenset(
+            place for place, one in enumerate(inputs) if not is_float(one.dtype) or (shaped and not one.shape)
+        )
         found = Specs(inputs, (), case.lengths, others, fixed)
         k = self.side.place(stored_all(self._values(found, case, 0), inputs), inputs, (), others=others)
         outputs = tuple(spec(view) for view in self.side.ask("outputs", k=k)["out"])

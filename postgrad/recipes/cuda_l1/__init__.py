@@ -66,7 +66,7 @@ def main(config: Config, run: Run) -> dict[str, Any]:
 
 def plan(config: Config) -> dict[str, str]:
     """What the run will do and need, from the config alone: no task is made and no weights are loaded."""
-    planned = wiring.Planned(config.model, own_tokenizer)
+    planned = wiring.Planned(config.model, own_tokenizer(config))
     slots = config.eval.batch_size
     rows = {
         **planned.of_model(),

@@ -16,9 +16,14 @@ ARMS = ("grpo", "contrastive")
 
 
 class Loops(Settings):
-    """Tasks of postgrad/domains/loops: C++ kernels for one core. Training and test are disjoint in compositions and in constants."""
+    """Tasks of postgrad/domains/loops. Training and test are disjoint in compositions and in constants."""
 
-    families: tuple[str, ...] | None = Field(None, description="some of the domain's families; null: all")
+    language: Literal["cpp", "triton"] = Field(
+        "cpp", description="of the kernels: C++ for one core, or Triton for a GPU"
+    )
+    families: tuple[str, ...] | None = Field(
+        None, description="some of the families that the domain has in that language; null: all"
+    )
     train: PositiveInt
     validation: PositiveInt = Field(14, description="of the training split, in no stage's training")
     test: PositiveInt
@@ -148,8 +153,10 @@ class Config(Settings):
             raise ValueError(
                 "gather.teachers know the tasks of data.loops only: give gather.endpoints for data.kernel_bench"
             )
-        if self.data.kernel_bench and self.judging.how == "quick":
-            raise ValueError("judging.how=quick is for data.loops, whose tasks have small sizes: set judging.how=full")
+        if self.judging.how == "quick" and (self.data.loops is None or self.data.loops.language != "cpp"):
+            raise ValueError(
+                "judging.how=quick is for data.loops in C++, which has small sizes and takes the CPU's time: set judging.how=full"
+            )
         if self.pretrain and not (
             self.model.scratch and self.data.loops and self.data.loops.read and self.gather.teachers
         ):

@@ -17,7 +17,7 @@ READ_A_COMPARISON = 4
 
 def make_base(config: Config, run: Run) -> str:
     """What SFT starts from."""
-    return wiring.base(config.model, run, own_tokenizer, config.seed)
+    return wiring.base(config.model, run, own_tokenizer(config), config.seed)
 
 
 def pretrain(config: Config, run: Run, base: str) -> str:
@@ -32,7 +32,11 @@ def pretrain(config: Config, run: Run, base: str) -> str:
     made = [one for name, one in known.made.items() if name not in known.tasks]
     teachers = [loops.Teacher(name, made, lambda _: (), seed=config.seed) for name in config.gather.teachers]
     texts = [
-        Example(loops.plain(one.task), loops.answer(teacher.code(one, 0)), id=f"{one.task.id} {teacher.name}")
+        Example(
+            loops.plain(one.task),
+            loops.answer(teacher.code(one, 0), one.task.language),
+            id=f"{one.task.id} {teacher.name}",
+        )
         for place, one in enumerate(made)
         for teacher in (teachers[(place + turn) % len(teachers)] for turn in range(2))
     ]

@@ -17,6 +17,9 @@ from postgrad.recipes.cuda_l1.settings import Config, KernelBench, Loops
 from postgrad.records import Message, Problem, write_jsonl
 from postgrad.run import Run
 
+TIMED = ("torch", "cpp")
+"""Backends whose kernels are timed: on a CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
@@ -51,7 +54,7 @@ def prepared(config: Config, run: Run) -> Tasks:
 def prepare(config: Config, run: Run) -> dict[str, Any]:
     """Make or read the tasks and admit them; write data/{train,validation,test}.jsonl and return the counts."""
     known = tasks_of(config)
-    tokenizer = wiring.tokenizer(config.model, own_tokenizer)
+    tokenizer = wiring.tokenizer(config.model, own_tokenizer(config))
     everything = [problem for split in known.splits.values() for problem in split]
     longest = max(len(_prompt_ids(tokenizer, problem)) for problem in everything)
     # A shown code is an accepted answer or the reference, which is part of the plain prompt.
@@ -114,19 +117,18 @@ def _loops(config: Config, wanted: Loops) -> Tasks:
     from postgrad.domains import loops
     from postgrad.kernels.task import of_loop
 
-    families = tuple(loops.FAMILIES) if wanted.families is None else wanted.families
+    check_backend(wanted.language, "data.loops.language")
     asked = wanted.train + wanted.validation
-    own = loops.tasks("train", asked + wanted.read, seed=config.seed, families=families)
-    test = loops.tasks("test", wanted.test, seed=config.seed, families=families)
+    how: dict[str, Any] = {"seed": config.seed, "families": wanted.families, "language": wanted.language}
+    own = loops.tasks("train", asked + wanted.read, **how)
+    test = loops.tasks("test", wanted.test, **how)
     made = {one.task.id: one for one in (*own, *test)}
 
     def task(one: Any) -> Any:
-        oracle = partial(loops.oracle, one.task)
-        return (
-            of_loop(one.task, oracle, timed=one.task.quick)
-            if config.judging.how == "quick"
-            else of_loop(one.task, oracle)
-        )
+        timed = one.task.quick if config.judging.how == "quick" else one.task.timed
+        found = of_loop(one.task, partial(loops.oracle, one.task), timed=timed)
+        # Triton's reference is a function in PyTorch, at the same shapes.
+        return found if wanted.language == "cpp" else replace(found, kind="python", entry="function")
 
     def write(problem: Problem, shown: Sequence[Any]) -> tuple[Message, ...]:
         if not shown:
@@ -136,7 +138,12 @@ def _loops(config: Config, wanted: Loops) -> Tasks:
     splits = {"train": own[: wanted.train], "validation": own[wanted.train : asked], "test": test}
     problems = {name: [loops.problem(one) for one in rows] for name, rows in splits.items()}
     return Tasks(
-        {one.task.id: task(one) for rows in splits.values() for one in rows}, problems, write, _code, "cpp", made
+        {one.task.id: task(one) for rows in splits.values() for one in rows},
+        problems,
+        write,
+        _code,
+        wanted.language,
+        made,
     )
 
 
@@ -144,10 +151,7 @@ def _kernel_bench(wanted: KernelBench) -> Tasks:
     from postgrad.kernels import contrast
     from postgrad.kernels.task import kernel_bench, kernel_bench_folder
 
-    if wanted.backend != "torch":
-        raise ValueError(
-            f"data.kernel_bench.backend={wanted.backend} has no speed here: this recipe's judge has no GPU; wanted: torch, or data.loops (C++)"
-        )
+    check_backend(wanted.backend, "data.kernel_bench.backend")
     files = {key: path for key, path in kernel_bench_folder(Path(wanted.folder)).items() if key[0] in wanted.levels}
     if not files:
         raise ValueError(
@@ -174,8 +178,22 @@ def _code(text: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def own_tokenizer() -> Any:
-    """Of a model from nothing: that of postgrad/domains/loops."""
-    from postgrad.domains import loops
+def check_backend(backend: str, key: str) -> None:
+    """Raises ValueError where this recipe's judge gives the backend's kernels no speed."""
+    if backend not in TIMED:
+        raise ValueError(
+            f"{key}={backend} has no speed here: this recipe's judge has no GPU; wanted: data.kernel_bench.backend=torch, or "
+            "data.loops.language=cpp"
+        )
 
-    return loops.tokenizer()
+
+def own_tokenizer(config: Config) -> Callable[[], Any]:
+    """Makes that of a model from nothing: of postgrad/domains/loops, in the kernels' language."""
+
+    def made() -> Any:
+        from postgrad.domains import loops
+
+        own = config.data.loops
+        return loops.tokenizer() if own is None or own.language == "cpp" else loops.triton_tokenizer()
+
+    return made

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from postgrad.domains.loops import elementwise
 from postgrad.domains.loops.spec import Spec, Style
-from postgrad.domains.loops.triton.layout import chained, loads, style, text
+from postgrad.domains.loops.triton.layout import VECTOR, chained, loads, style, text
 
 BLOCK, LARGE = 1024, 4096
 
@@ -17,8 +17,7 @@ def _write(spec: Spec, style: Style) -> str:
     before, own = spec.post[:half], spec.post[half:]
     used = [each for each in spec.inputs if each.name in {"x", *(step.operand for step in own)}]
     body = [
-        "i = tl.program_id(0) * W + tl.arange(0, W)",
-        "m = i < N",
+        *VECTOR,
         "v = tl.load(x_ptr + i, m, 0.0)",
         *loads(used, "i", "m", style),
         *chained(own, style),
@@ -55,9 +54,9 @@ def _styles(spec: Spec) -> Sequence[Style]:
 
 ELEMENTWISE = replace(
     elementwise.ELEMENTWISE,
-    sizes=(*elementwise.ELEMENTWISE.sizes, (10_007,)),
-    timed=(16_777_259,),
-    quick=(4_194_319,),
+    sizes=((10_007,), *elementwise.ELEMENTWISE.sizes),
+    timed=(4_194_319,),
+    quick=(1_048_583,),
     write=_write,
     styles=_styles,
 )

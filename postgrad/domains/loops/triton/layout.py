@@ -50,6 +50,8 @@ ROWS = (
     "m = (r < R) & (j < C)",
 )
 """A block of H whole rows."""
+VECTOR = ("i = tl.program_id(0) * W + tl.arange(0, W)", "m = i < N")
+"""A block of W elements."""
 CELL = "r * C + j"
 INFINITE = 'float("inf")'
 

@@ -44,4 +44,4 @@ def _styles(spec: Spec) -> Sequence[Style]:
     ]
 
 
-NORM = replace(norm.NORM, timed=(4001, 4003), quick=(1031, 4003), write=_write, styles=_styles)
+NORM = replace(norm.NORM, timed=(1031, 4003), quick=(257, 4003), write=_write, styles=_styles)

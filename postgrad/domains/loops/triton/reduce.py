@@ -100,4 +100,4 @@ def _styles(spec: Spec) -> Sequence[Style]:
     ]
 
 
-REDUCE = replace(reduce.REDUCE, timed=(2039, 4003), quick=(515, 4003), write=_write, styles=_styles)
+REDUCE = replace(reduce.REDUCE, timed=(1019, 4003), quick=(257, 4003), write=_write, styles=_styles)

@@ -22,6 +22,10 @@ EDITS: Sequence[tuple[str, Fails, str, str]] = (
     ("padding", "values", r"(tl\.where\(m, v, )-float", r"\1float"),
     ("padding", "values", r"(tl\.where\(m, v, )float", r"\1-float"),
     ("inverse", "values", r"1 / ", ""),
+    # The last block of a loop is left out where it is not whole.
+    ("tail", "values", r"range\(0, (\w), (\w)\)", r"range(0, \1 - \2 + 1, \2)"),
+    # Beyond the ends of a line lies what lies there.
+    ("ends", "values", r"tl\.minimum\(tl\.maximum\((.*), 0\), N - 1\)", r"tl.maximum(tl.minimum(\1, 0), N - 1)"),
 )
 """(name, how it fails, pattern, replacement), once in the text of a right variant."""
 
