@@ -1,4 +1,4 @@
-"""cuda_l1 at several seeds, into docs/results: python -m bench.cuda_l1 --seeds 4 5 6
+"""cuda_l1 at several seeds, into docs/results: python -m bench.cuda_l1 --seeds 5 6 7
 
 A claim's row is that of its weakest seed, with that seed's interval over tasks: it is met where every seed meets it. A run whose folder is there
 already is continued, or read where it is done.

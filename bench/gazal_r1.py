@@ -1,4 +1,4 @@
-"""gazal_r1 at several seeds beside its control, into docs/results: python -m bench.gazal_r1 --seeds 1 2 3
+"""gazal_r1 at several seeds beside its control, into docs/results: python -m bench.gazal_r1 --seeds 2 3 4
 
     B6  SFT on structured traces, then GRPO: accuracy after each stage on the multi-step slice, the asked form
     B3  the control: from the same schooled model SFT on the same cases for as many steps, with nothing but the answer

@@ -258,9 +258,10 @@ def test_every_preset_adapts_by_dora_at_rank_stable_scale_with_exadam_and_warm_u
         asked = settings(preset=preset)
         assert asked.model.adapter is not None
         assert (asked.model.adapter.use_dora, asked.model.adapter.use_rslora) == (True, True), preset
-        for stage in (asked.sft, asked.rl):
-            assert stage.optim == "exadam"
-            assert stage.warmup_steps >= 10
+        assert asked.rl is not None
+        # On the laptop EXAdam makes GRPO worse: LOG.md.
+        assert (asked.sft.optim, asked.rl.optim) == ("exadam", "adamw" if preset == "laptop" else "exadam"), preset
+        assert min(asked.sft.warmup_steps, asked.rl.warmup_steps) >= 10
         assert (asked.rl.beta, asked.rl.epsilon_high, asked.rl.loss_type) == (0.0, 0.28, "dapo"), preset
 
 
