@@ -23,6 +23,7 @@ from postgrad.ranks import joined
 
 if TYPE_CHECKING:
     from postgrad.config import Loaded, Settings
+    from postgrad.kernels import evaluate as kernel_evaluation
     from postgrad.kernels.verdict import KernelVerdict
     from postgrad.run import Run
 
@@ -564,6 +565,15 @@ KernelClock = Annotated[
     typer.Option("--clock", help="cpu: for one thread on a busy machine, where the wall gives no number."),
 ]
 
+KernelBackend = Annotated[
+    Literal["torch", "cpp", "triton", "cuda"] | None,
+    typer.Option("--backend", help="Of the candidate; without it .py is torch and .cpp is cpp."),
+]
+KernelGpu = Annotated[
+    int | None,
+    typer.Option("--gpu", min=0, help="Run both on this NVIDIA GPU; without it Triton is interpreted and not timed."),
+]
+
 
 @kernels.command("check")
 def check_kernel(
@@ -571,6 +581,8 @@ def check_kernel(
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="A .py file with ModelNew, or a .cpp file.")],
     budget: Budget = 10.0,
     clock: KernelClock = "wall",
+    backend: KernelBackend = None,
+    gpu: KernelGpu = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Measure twice whatever is not 1.")] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Time it against torch.compile of the reference too.")
@@ -591,15 +603,15 @@ def check_kernel(
 
         from postgrad import check as checks
         from postgrad.kernels import candidate as candidates
-        from postgrad.kernels import evaluate as evaluation
         from postgrad.kernels import signed
         from postgrad.kernels import task as tasks
         from postgrad.kernels.clock import any_gain, why_again
         from postgrad.kernels.verdict import ACCEPTED
         from postgrad.records import to_json
 
-        settings = evaluation.Settings(budget_s=budget, clock=clock, again=any_gain if confirm else why_again)
-        given = tasks.kernel_bench(task), candidates.from_file(candidate)
+        again = any_gain if confirm else why_again
+        settings = _kernel_settings(gpu, budget_s=budget, clock=clock, again=again)
+        given = tasks.kernel_bench(task), candidates.from_file(candidate, backend)
         if out is not None and not out.parent.is_dir():
             raise _UsageError(f"--out {out}: there is no folder {out.parent}")
         if judge is None:
@@ -633,8 +645,16 @@ def check_kernel(
             raise typer.Exit(FAILED)
 
 
+def _kernel_settings(gpu: int | None, **settings: Any) -> kernel_evaluation.Settings:
+    from postgrad.kernels import evaluate as evaluation
+
+    return evaluation.Settings(**settings) if gpu is None else evaluation.on_gpu(gpu, **settings)
+
+
 def _show_verdict(verdict: KernelVerdict) -> None:
     """Status and speed-up, each finding with its evidence, what was measured and by what."""
+    from postgrad.kernels.clock import SECONDS
+
     gain = "" if verdict.speedup is None else f", {verdict.speedup:.2f}x"
     if verdict.interval is not None:
         gain += f" [{verdict.interval[0]:.3f}, {verdict.interval[1]:.3f}]"
@@ -646,7 +666,7 @@ def _show_verdict(verdict: KernelVerdict) -> None:
     if timing is not None:
         typer.echo(
             f"  {len(timing.reference_s)} rounds in {timing.spent_s:.1f} s, ended by {timing.stopped}; "
-            f"CPU-seconds in calls: reference {sum(timing.reference_cpu_s):.3f}, candidate {sum(timing.candidate_cpu_s):.3f}"
+            f"{SECONDS[timing.second]} in calls: reference {sum(timing.reference_cpu_s):.3f}, candidate {sum(timing.candidate_cpu_s):.3f}"
         )
     if note := verdict.labels.get("oracle"):
         typer.echo(f"  {_printable(note)}")
@@ -713,7 +733,8 @@ def audit(
     reference: Annotated[
         Path | None, typer.Option("--kernelbench", help="A checkout of KernelBench: which references are its own?")
     ] = None,
-    run_them: Annotated[bool, typer.Option("--run", help="Evaluate what can run without a GPU.")] = False,
+    run_them: Annotated[bool, typer.Option("--run", help="Evaluate what can run here.")] = False,
+    gpu: KernelGpu = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write a signed verdict of each kernel into this folder; one there is continued."),
@@ -750,9 +771,10 @@ def audit(
             if row.trouble and row.trouble != "no code":
                 typer.echo(f"{row.name}: {_printable(row.trouble)}")
         _table(audits.counts(rows))
-        able = [row for row in rows if audits.runs_here(row)]
-        typer.echo(f"{len(able)} of {len(rows)} can run without a GPU" + ("" if run_them else "; --run evaluates them"))
-        settings = evaluation.Settings(budget_s=budget, clock=clock)
+        able = [row for row in rows if audits.runs_here(row, gpu=gpu is not None)]
+        where = "without a GPU" if gpu is None else f"on GPU {gpu}"
+        typer.echo(f"{len(able)} of {len(rows)} can run {where}" + ("" if run_them else "; --run evaluates them"))
+        settings = _kernel_settings(gpu, budget_s=budget, clock=clock)
         if out is not None:
             dossier = dossiers.Dossier(out, path.stem)
             owed = dossier.go_on(rows, 60 * minutes, settings if run_them else None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from postgrad.kernels import baselines
+from postgrad.kernels import baselines, runtime
 from postgrad.kernels.baselines import Baseline
 from postgrad.kernels.candidate import Candidate
 from postgrad.kernels.correct import construct, contract, values
@@ -42,16 +42,16 @@ class _Unfit(Exception):
     """This baseline says nothing: why."""
 
 
-def others(task: Task) -> list[Baseline]:
-    """Baselines beside the reference itself."""
-    return baselines.of_python(task.source, task.entry, gpu=False)[1:] if task.kind == "python" else []
+def others(task: Task, *, gpu: bool = False) -> list[Baseline]:
+    """Baselines beside the reference itself; on a GPU also the other modes of torch.compile, and a CUDA graph."""
+    return baselines.of_python(task.source, task.entry, gpu=gpu)[1:] if task.kind == "python" else []
 
 
 def against(evaluate: Evaluator, candidate: Candidate, verdict: KernelVerdict) -> Against:
     """Measures nothing where the verdict is not ACCEPTED. Raises ReferenceFailed."""
     timings: dict[str, Timing] = {}
     left_out: dict[str, str] = {}
-    for one in others(evaluate.task) if verdict.status is ACCEPTED else []:
+    for one in others(evaluate.task, gpu=evaluate.settings.gpu is not None) if verdict.status is ACCEPTED else []:
         try:
             found = _measured(evaluate, candidate, one)
         except (_Unfit, WorkerEnded) as error:
@@ -75,11 +75,12 @@ def _with(verdict: KernelVerdict, finding: Finding) -> KernelVerdict:
 
 def _measured(evaluate: Evaluator, candidate: Candidate, baseline: Baseline) -> Timing | Finding:
     """What the candidate gains over it, or what the candidate did to end that."""
-    reference, limits = evaluate.reference(), replace(evaluate.settings.limits, disk_bytes=DISK_BYTES)
+    reference, gpu = evaluate.reference(), evaluate.settings.gpu
+    limits = replace(evaluate.settings.limits, disk_bytes=max(DISK_BYTES, evaluate.settings.limits.disk_bytes))
     side = evaluate.started(candidate)
     assert isinstance(side, Side), "it was accepted, so it builds"
     code = Code("torch", baseline.source, "reference", evaluate.task.entry)
-    with side, Side(code, limits, rng=evaluate.rng) as rival:
+    with side, runtime.side(code, limits, rng=evaluate.rng, gpu=gpu) as rival:
         other = Subject(reference, rival, Candidate(baseline.source, "torch"), evaluate.rng)
         subject = Subject(reference, side, candidate, evaluate.rng)
         try:
@@ -94,7 +95,7 @@ def _measured(evaluate: Evaluator, candidate: Candidate, baseline: Baseline) -> 
                 return wrong[0]
             trial = Trial(subject, rival)
             timing = evaluate.paired(trial)
-            late = trial.judge(timing.spent_s / 4)
+            late = [*trial.judge(timing.spent_s / 4), *trial.second()]
             return late[0] if late else timing
         except Misbehaved as error:
             if error.who == "reference":

@@ -97,10 +97,12 @@ def _file(folder: Path, path: Path, with_task: bool) -> Row:
     return Row(name, candidate, task, fault(candidate, task.wanted if task else "ModelNew") or "", {})
 
 
-def runs_here(row: Row) -> bool:
-    """A task stands beside it, and neither names a GPU."""
+def runs_here(row: Row, *, gpu: bool = False) -> bool:
+    """A task stands beside it, and neither names a GPU, where there is none; where there is one, both are Python."""
     if row.task is None or row.candidate is None or row.trouble:
         return False
+    if gpu:
+        return row.candidate.backend != "cpp" and row.task.kind == "python"
     text = (row.candidate.code + row.task.source).lower()
     return not any(word in text for word in OF_A_GPU)
 

@@ -13,7 +13,8 @@ long as the process, so it is in no interval: of 200 measurements of a kernel ag
 Both sides run in processes of their own, and the grader times the round trip. What a round trip costs besides the work is in both times; it
 draws the ratio toward 1, so it is measured with empty calls and reported, not subtracted. Above 5 % of the reference, on the clock that counts, the task is too small.
 
-The second clock is the CPU time of a worker's whole process tree, read from outside. On a CPU the two must agree:
+The second clock is the CPU time of a worker's whole process tree, read from outside; on a GPU the time between CUDA events, as the device has it
+(`second="events"`, gpu/timed.py). The two must agree:
 
     between calls a candidate uses no CPU time that the reference does not use as well (being given its inputs costs some)
     inside calls no more than `cores` times the wall time
@@ -32,7 +33,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
@@ -41,6 +42,9 @@ from postgrad.kernels.estimate import COUNTS_ABOVE, Estimate
 from postgrad.kernels.verdict import REJECTED, UNCHECKED, Finding, KernelStatus, Reason, Timing, conclude
 
 Clock = Literal["wall", "cpu"]
+Second = Literal["cpu", "events"]
+SECONDS: Mapping[str, str] = {"cpu": "CPU-seconds", "events": "seconds between events"}
+"""How findings speak of the second clock."""
 
 
 class Timed(Protocol):
@@ -53,7 +57,7 @@ class Timed(Protocol):
         """Seconds of a round trip that runs nothing, with as many bytes as a call has."""
 
     def cpu_seconds(self) -> float:
-        """Used so far by its whole process tree, those that have ended included."""
+        """Used so far by its whole process tree, those that have ended included; or by the device in its calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +105,19 @@ def measure(
     rules: Rules = Rules(),
     prepare: Callable[[int], str | None] = lambda _: None,
     flush: Callable[[], None] | None = None,
+    cache: Literal["warm", "cold"] | None = None,
     clock: Clock = "wall",
+    second: Second = "cpu",
     now: Callable[[], float] = time.monotonic,
 ) -> Timing:
     """Both must have been started. `prepare(k)` places the k-th values for both; k counts warm-up rounds too.
     It returns what kind of values they are, where it knows: exponentials of outliers take other times than those of small numbers, honestly.
 
-    `flush`, called before each call, makes it a cold measurement (cache.Flush). `now` is the clock of the budget alone. A round is never
-    cut, so the budget is overrun by up to one.
+    `flush`, called before each call, makes it a cold measurement (cache.Flush); `cache` says what it is where the sides see to that themselves.
+    `second`: what `cpu_seconds` of both sides gives. `now` is the clock of the budget alone. A round is never cut, so the budget is overrun by up to one.
     """
     began = now()
-    sides = (_Clocked(reference, flush), _Clocked(candidate, flush))
+    sides = (_Clocked(reference, flush, second), _Clocked(candidate, flush, second))
     overhead = [side.empty() for _ in range(rules.empty_calls) for side in sides]
     warm_up: list[tuple[float, float]] = []
     reference_first: list[bool] = []
@@ -163,7 +169,8 @@ def measure(
         variance=found.variance if found else None,
         stopped=stopped,
         clock=clock,
-        cache="cold" if flush else "warm",
+        cache=cache or ("cold" if flush else "warm"),
+        second=second,
         budget_s=budget_s,
         spent_s=now() - began,
         rules=asdict(rules),
@@ -221,8 +228,9 @@ def _nearer(one: float | None, other: float | None) -> float | None:
 class _Clocked:
     """One side with its two clocks, [rounds] each. What the warm-up used is in none."""
 
-    def __init__(self, timed: Timed, flush: Callable[[], None] | None) -> None:
+    def __init__(self, timed: Timed, flush: Callable[[], None] | None, second: Second) -> None:
         self.timed = timed
+        self.seconds = SECONDS[second]
         self.flush = flush
         self.wall: list[float] = []
         self.cpu: list[float] = []
@@ -335,7 +343,7 @@ def _late(sides: _Sides, overhead: float, rules: Rules) -> list[Finding]:
     needed = min(max(math.fsum(reference.between), 0.0), math.fsum(reference.wall) / 4)
     if between <= rules.late * wall + 2 * needed + _unknown(len(candidate.wall), overhead, rules):
         return []
-    told = f"{between:.3g} CPU-seconds between calls that took {wall:.3g} s; the reference used {math.fsum(reference.between):.3g}"
+    told = f"{between:.3g} {candidate.seconds} between calls that took {wall:.3g} s; the reference used {math.fsum(reference.between):.3g}"
     return [Finding(Reason.T02_LATE_WORK, told)]
 
 
@@ -358,12 +366,12 @@ def _clocks_of(side: _Clocked, overhead: float, means: KernelStatus, rules: Rule
     rounds, wall, cpu = len(side.wall), math.fsum(side.wall), math.fsum(side.cpu)
     unknown = _unknown(rounds, overhead, rules)
     if cpu > rules.cores * (1 + rules.late) * wall + unknown:
-        told = f"the {who} used {cpu:.3g} CPU-seconds in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
+        told = f"the {who} used {cpu:.3g} {side.seconds} in calls that took {wall:.3g} s, on {rules.cores:g} core(s)"
         return [Finding(Reason.T02_LATE_WORK, told, means=means)]
     uneven = _unevenness(side, overhead, rules)
     typical = cpu / rounds / uneven
     if cpu > rules.disagree * min(max(usual, 1.0), SURELY_UNEVEN) * typical * rounds + unknown:
-        told = f"the {who} used {cpu / rounds:.3g} CPU-seconds a call, a typical one {typical:.3g}: some calls do the work of others"
+        told = f"the {who} used {cpu / rounds:.3g} {side.seconds} a call, a typical one {typical:.3g}: some calls do the work of others"
         # Below that it may be the machine: no number, and no accusation.
         return [Finding(Reason.T09_BATCH_AND_SKIP, told, means=means if uneven >= SURELY_UNEVEN else UNCHECKED)]
     return []

@@ -73,7 +73,7 @@ class Dossier:
                 return len(todo) - done
             assert row.task is not None
             assert row.candidate is not None
-            if settings is not None and runs_here(row):
+            if settings is not None and runs_here(row, gpu=settings.gpu is not None):
                 self.add(row, evaluate(row.task, row.candidate, settings))
             else:
                 self.add(row, unrun(row, self.admission(row.task)))

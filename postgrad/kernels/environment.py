@@ -16,10 +16,13 @@ from postgrad.kernels.verdict import Environment
 from postgrad.run import commit, hardware
 
 
-def environment(*, task: str, code: str, seeds: Mapping[str, int], compiler: str | None) -> Environment:
-    """`task` and `code` are the whole texts; `compiler` is what the compiler says of itself and the flags it got."""
+def environment(
+    *, task: str, code: str, seeds: Mapping[str, int], compiler: str | None, gpu: Mapping[str, Any] | None = None
+) -> Environment:
+    """`task` and `code` are the whole texts; `compiler` is what the compiler says of itself and the flags it got; `gpu` what
+    gpu/machine.py saw before and after the timing."""
     return Environment(
-        hardware=_hardware(),
+        hardware=_hardware() if gpu is None else {**_hardware(), "gpu in use": gpu},
         compiler=compiler,
         versions=_versions(),
         seeds=dict(seeds),

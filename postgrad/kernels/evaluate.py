@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from postgrad.kernels.candidate import Backend, Candidate, fault
 from postgrad.kernels.clock import why_again
 from postgrad.kernels.correct import check
 from postgrad.kernels.environment import environment
+from postgrad.kernels.gpu import machine
+from postgrad.kernels.gpu.side import LIMITS as GPU_LIMITS
 from postgrad.kernels.guard import flags
 from postgrad.kernels.guard.judge import Judge, Opinion
 from postgrad.kernels.reference import LIMITS, Reference, ReferenceFailed
@@ -108,6 +110,18 @@ class Settings:
     """cpu: on a busy machine, for kernels of one thread."""
     again: Again = why_again
     """Which gains are measured again with other workers, those that are suspicious or `clock.any_gain`."""
+    gpu: int | None = None
+    """Index of the NVIDIA GPU that reference and candidate run on, as nvidia-smi counts; None: the CPU. `on_gpu` sets what goes with it."""
+
+    def __post_init__(self) -> None:
+        if self.gpu is not None and self.clock != "wall":
+            raise ValueError(f"clock={self.clock!r} with gpu={self.gpu}: a GPU's work is in no CPU time; give 'wall'")
+
+
+def on_gpu(gpu: int = 0, **settings: Any) -> Settings:
+    """Settings for an NVIDIA GPU. An empty call there is a wait for an idle device, some 10 microseconds, most of which pass while a kernel
+    runs: so it may be half of the reference's time, which draws small tasks' gains toward 1. Everything else is as strict as on a CPU."""
+    return Settings(gpu=gpu, **{"rules": clock.Rules(overhead=0.5), "limits": GPU_LIMITS, **settings})
 
 
 def quick(cache: Path | None = None) -> Settings:
@@ -134,12 +148,16 @@ class _Spare:
 
     backend: Backend
     limits: Limits
+    gpu: int | None
     side: Side | None = field(default=None)
 
     def take(self, rng: np.random.Generator) -> Side:
-        taken = self.side or Side(Code(self.backend), self.limits, rng=rng)
-        self.side = Side(Code(self.backend), self.limits, rng=rng)
+        taken = self.side or self._started(rng)
+        self.side = self._started(rng)
         return taken
+
+    def _started(self, rng: np.random.Generator) -> Side:
+        return runtime.side(Code(self.backend), self.limits, rng=rng, gpu=self.gpu)
 
     def close(self) -> None:
         if self.side is not None:
@@ -159,7 +177,9 @@ class Evaluator:
         self.rng = np.random.default_rng([self.seed, 3])
         self._reference: Reference | None = None
         self._admission: list[Finding] | None = None
-        self._spares = {backend: _Spare(backend, settings.limits) for backend in get_args(Backend)}
+        self._seen: dict[str, Any] = {}
+        """Of the GPU, around the last timing."""
+        self._spares = {backend: _Spare(backend, settings.limits, settings.gpu) for backend in get_args(Backend)}
 
     def __enter__(self) -> Self:
         return self
@@ -182,14 +202,20 @@ class Evaluator:
     def reference(self) -> Reference:
         """Started when first needed. Raises ReferenceFailed."""
         if self._reference is None:
-            self._reference = Reference(self.task, seed=self.seed, cache=self.settings.cache)
+            self._reference = self._new_reference(self.seed)
         return self._reference
+
+    def _new_reference(self, seed: int) -> Reference:
+        settings = self.settings
+        limits = LIMITS if settings.gpu is None else GPU_LIMITS
+        return Reference(self.task, seed=seed, cache=settings.cache, limits=limits, gpu=settings.gpu)
 
     def __call__(self, candidate: Candidate, *, best: float | None = None) -> KernelVerdict:
         """`best`: the task's best speed-up so far; twice that is measured again. Never raises for what a candidate does;
         ValueError for a task that does not fit."""
         timing: Timing | None = None
         findings: list[Finding] = []
+        self._seen = {}
         try:
             findings, timing = self._evaluated(candidate, best)
         except ReferenceFailed as error:
@@ -216,7 +242,7 @@ class Evaluator:
         findings = [*self.settings.scan(candidate, self.task)]
         if conclude(findings) is REJECTED:
             return findings, None
-        refused = runtime.refusal(candidate.backend)
+        refused = runtime.refusal(candidate, self.settings.gpu)
         if refused is not None:
             return [*findings, refused], None
         findings += self.admission()
@@ -232,7 +258,7 @@ class Evaluator:
 
     def _again(self, candidate: Candidate, findings: list[Finding], first: Timing) -> tuple[list[Finding], Timing]:
         """The same two codes in workers of their own, with other values."""
-        with Reference(self.task, seed=secrets.randbits(31), cache=self.settings.cache) as other:
+        with self._new_reference(secrets.randbits(31)) as other:
             found, second = self._run(candidate, other)
         if second is None:  # it was right before: now it is not, so what it did is said
             return [*findings, *found], first
@@ -258,7 +284,7 @@ class Evaluator:
         with side:
             subject = Subject(reference, side, candidate, self.rng)
             found = check(subject, seeds=self.settings.seeds)
-            if candidate.backend == "triton":
+            if candidate.backend == "triton" and self.settings.gpu is None:
                 return runtime.interpreted(found), None
             if conclude(found) is REJECTED:
                 return found, None
@@ -278,21 +304,33 @@ class Evaluator:
             rules=self.settings.rules,
             prepare=trial.prepare,
             clock=self.settings.clock,
+            cache=None if self.settings.gpu is None else "cold",
+            second="cpu" if self.settings.gpu is None else "events",
         )
 
     def _timed(self, subject: Subject) -> tuple[list[Finding], Timing]:
+        gpu = self.settings.gpu
+        before = None if gpu is None else machine.look(gpu)
         trial = Trial(subject)
         timing = self.paired(trial)
-        found = [*trial.judge(timing.spent_s / 4), *probes.settings(subject), *timing.findings]
-        slow = roofline.check(timing, self._bound(subject)) if timing.candidate_s else None
+        if gpu is not None:
+            self._seen = {"before": before, "after": machine.look(gpu), "calls in a question": trial.repeats}
+        found = [*trial.judge(timing.spent_s / 4), *probes.settings(subject), *timing.findings, *trial.second()]
+        bound = self._bound(subject)
+        slow = roofline.check(timing, bound) if timing.candidate_s and bound is not None else None
         found += [slow] if slow is not None else []
         if conclude(found) in (REJECTED, UNCHECKED) and timing.speedup is not None:
             timing = replace(timing, speedup=None)
         return found, timing
 
-    def _bound(self, subject: Subject) -> float:
+    def _bound(self, subject: Subject) -> float | None:
+        """Seconds; None for a GPU whose peaks are not known."""
         specs = subject.specs
         read = specs.inputs if self.task.reads else ()
+        if self.settings.gpu is not None:
+            # Outputs may stay in the cache, of which a GPU has much: inputs alone bound.
+            peaks = roofline.gpu_peaks(str(self._seen["after"].get("name")))
+            return None if peaks is None else roofline.bound_s(roofline.Work(sum(one.bytes for one in read)), peaks)
         moved = sum(one.bytes for one in (*read, *specs.outputs))
         return roofline.bound_s(roofline.Work(moved), roofline.cpu_peaks(1))
 
@@ -314,7 +352,11 @@ class Evaluator:
             findings=unique,
             timing=timing,
             environment=environment(
-                task=self.task.source, code=candidate.code, seeds={"values": self.seed}, compiler=made
+                task=self.task.source,
+                code=candidate.code,
+                seeds={"values": self.seed},
+                compiler=made,
+                gpu=self._seen or None,
             ),
             labels={"backend": candidate.backend, "baseline": OWN[self.task.kind], **_note(self._reference)},
         )

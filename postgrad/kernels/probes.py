@@ -348,7 +348,7 @@ def settings(subject: Subject) -> Iterator[Finding]:
     """What changed in the worker since before the candidate was loaded, and what lives in it."""
     before, now = subject.before, subject.side.ask("settings")
     if replaced := now.get("replaced"):
-        clocks = [name for name in replaced if name.startswith("time.") or "Event" in name]
+        clocks = [name for name in replaced if name.startswith("time.") or "Event" in name or "synchronize" in name]
         reason = Reason.T05_CLOCK_PATCHED if clocks else Reason.T16_GLOBALS_CHANGED
         yield Finding(reason, f"replaced: {', '.join(map(str, replaced[:8]))}", "settings")
     changed = {

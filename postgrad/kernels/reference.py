@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from postgrad.kernels import tolerance
+from postgrad.kernels import runtime, tolerance
 from postgrad.kernels.build import Built, build
 from postgrad.kernels.candidate import Candidate
 from postgrad.kernels.distributions import DISTRIBUTIONS, EXACT
 from postgrad.kernels.numeric import BITS_BELOW, Array, is_float, numbers, rounded
-from postgrad.kernels.side import Code, Misbehaved, Side, Spec, spec, stored_all
+from postgrad.kernels.side import Code, Misbehaved, Spec, spec, stored_all
 from postgrad.kernels.task import Case, Task
 from postgrad.sandbox import Limits
 
@@ -70,18 +70,29 @@ class ReferenceFailed(Exception):
 class Reference:
     """Use as a context manager. Raises ReferenceFailed where the task's text is at fault, at any question."""
 
-    def __init__(self, task: Task, *, seed: int, cache: Path | None = None, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        seed: int,
+        cache: Path | None = None,
+        limits: Limits = LIMITS,
+        gpu: int | None = None,
+    ) -> None:
+        """Raises ValueError for a C++ task on a GPU."""
         self.task, self.seed = task, seed
         self.timed = task.timed
         rng = np.random.default_rng([seed, 1])
         if task.kind == "cpp":
+            if gpu is not None:
+                raise ValueError(f"{task.name}: its reference is C++ for the CPU: leave the GPU out, or give PyTorch")
             built = build(Candidate(task.source, "cpp", task.name), cache)
             if not isinstance(built, Built):
                 raise ReferenceFailed(f"{task.name}: the reference does not build: {built.log}")
             code = Code("cpp", library=built.library)
         else:
             code = Code("torch", task.source, "reference", task.entry)
-        self.side = Side(code, limits, rng=rng)
+        self.side = runtime.side(code, limits, rng=rng, gpu=gpu)
         self._specs: dict[Case, Specs] = {}
         self._questions: dict[tuple[Case, str, int], Question] = {}
         self._kept = 0

@@ -9,11 +9,12 @@ runs: what no honest kernel exceeds. Bandwidth depends on where the data lie, so
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 
 import numpy as np
@@ -65,6 +66,33 @@ def check(timing: Timing, bound: float) -> Finding | None:
         return None
     told = f"a call takes {took:.3e} s; moving and computing what the task needs takes at least {bound:.3e} s"
     return Finding(Reason.S22_BELOW_BOUND, told)
+
+
+# ---- Of a GPU, from its makers -----------------------------------------------------------------------------------
+
+
+GPUS: Mapping[str, tuple[float, Mapping[str, float]]] = {
+    "H200": (4.8e12, {"float64": 67e12, "float32": 67e12, "float16": 989e12, "bfloat16": 989e12}),
+    "H100 NVL": (3.9e12, {"float64": 60e12, "float32": 60e12, "float16": 835e12, "bfloat16": 835e12}),
+    "H100 PCIe": (2.0e12, {"float64": 51e12, "float32": 51e12, "float16": 756e12, "bfloat16": 756e12}),
+    "H100": (3.35e12, {"float64": 67e12, "float32": 67e12, "float16": 989e12, "bfloat16": 989e12}),
+}
+"""Words of a GPU's name, the longer ones first -> bytes a second of its memory, and operations a second without sparsity, by NVIDIA's data sheets.
+float32 is without TF32. What no honest kernel exceeds; measured ones reach some 90 % of the bandwidth."""
+L2_BYTES = 64 << 20
+"""At least the L2 cache of each of them (50 MB): what is no larger may not come from memory at all."""
+
+
+def gpu_peaks(name: str) -> Peaks | None:
+    """Of a GPU by the name that its driver gives; None where it is not known. Inputs that the L2 cache could hold have no bound."""
+    for words, (bandwidth, operations) in GPUS.items():
+        if all(word in name for word in words.split()):
+            return Peaks(partial(_memory_or_cache, bandwidth), operations)
+    return None
+
+
+def _memory_or_cache(bandwidth: float, size: int) -> float:
+    return bandwidth if size > L2_BYTES else math.inf
 
 
 # ---- Measured -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ is said about types, addresses and settings (`describe`, `settings`) can only sp
 
 One frame is one JSON object {"op": ...}; the answer is {"error": {...}} or whatever the operation gives. The timed operation is
 "c<k>" instead, answered by nothing (so is "e", which does nothing): run on buffer set k and have the outputs in the arena. Each frame begins with a serial number and a
-space, and so does its answer: one that was sent by other hands leaves one too many.
+space, and so does its answer: one that was sent by other hands leaves one too many. Where there is a GPU, gpu/runner.py runs in the place of this and builds on it.
 
 A buffer set holds views {"dtype", "shape", "stride", "offset"}: offset in bytes from the arena's start, stride in elements.
 """
@@ -73,8 +73,11 @@ class Native:
         self.bound[told["k"]] = lambda: kernel(*arguments)
         return {}
 
-    def call(self, k: int) -> None:
-        self.bound[k]()
+    def call(self, told: bytes) -> None:
+        self.bound[int(told)]()
+
+    def empty(self, told: bytes) -> None:
+        pass
 
     def settings(self, told: dict[str, Any]) -> dict[str, Any]:
         return {"files": _files(), "signals": _signals()}
@@ -82,6 +85,10 @@ class Native:
 
 class Modules:
     """Python code with a module class or a function, run by torch."""
+
+    compiled: str | None = None
+    """A folder that compilers may write to."""
+    most = BOUND
 
     def __init__(self, arena: Arena) -> None:
         import torch
@@ -195,7 +202,7 @@ class Modules:
         self.release()
         if told.get("keep") is not None:
             given = self.bound[told["keep"]][0]
-            fresh = [self._tensor(view) for view in told["given"]]
+            fresh = self._given(told)
             tensors = [value for value in given if isinstance(value, torch.Tensor)]
             for old, new in zip(tensors, fresh, strict=True):
                 if told["how"] == "data":
@@ -204,7 +211,7 @@ class Modules:
                     with torch.no_grad():
                         old.copy_(new)  # the same object and memory, with the version counted up
         else:
-            made = iter([self._tensor(view) for view in told["given"]])
+            made = iter(self._given(told))
             others = told.get("others") or [None] * len(told["given"])
             given = [next(made) if other is None else _decoded(other) for other in others]
         if told.get("grad"):
@@ -212,18 +219,29 @@ class Modules:
         outs = [self._tensor(view) for view in told["out"]]
         self.bound.pop(told["k"], None)
         self.bound[told["k"]] = (given, outs)
-        while len(self.bound) > BOUND:
+        while len(self.bound) > self.most:
             self.bound.pop(next(iter(self.bound)))
         return {}
 
-    def call(self, k: int) -> None:
-        given, outs = self.bound[k]
+    def _given(self, told: dict[str, Any]) -> list[Any]:
+        return [self._tensor(view) for view in told["given"]]
+
+    def call(self, told: bytes) -> None:
+        given, outs = self.bound[int(told)]
         with self.torch.no_grad():
             results = _flat(self.model(*given))
             self.results.append(results)
             self._deliver(results, outs)
 
+    def empty(self, told: bytes) -> None:
+        pass
+
     def _deliver(self, results: list[Any], outs: list[Any]) -> None:
+        self._agreed(results, outs)
+        for result, out in zip(results, outs, strict=True):
+            out.copy_(result)
+
+    def _agreed(self, results: list[Any], outs: list[Any]) -> None:
         if len(results) != len(outs):
             raise Refused("shape", f"{len(results)} outputs where the reference has {len(outs)}")
         for place, (result, out) in enumerate(zip(results, outs, strict=True)):
@@ -232,7 +250,6 @@ class Modules:
             if tuple(result.shape) != tuple(out.shape):  # or copy_ would broadcast
                 wanted = tuple(out.shape)
                 raise Refused("shape", f"output {place} has shape {tuple(result.shape)}, the reference's has {wanted}")
-            out.copy_(result)
 
     def outputs(self, told: dict[str, Any]) -> dict[str, Any]:
         """What the implementation gives on buffer set k, without values: the reference is asked for its shapes so."""
@@ -271,7 +288,7 @@ class Modules:
         results = [value for value in _flat(model(*given)) if value.is_floating_point()]
         if not any(value.requires_grad for value in results):
             raise Refused("gradient", "no output requires a gradient, those of the reference do")
-        weights = [self._tensor(view).clone() for view in told["weights"]]
+        weights = [self._tensor(view).to(results[0].device, copy=True) for view in told["weights"]]
         grads = torch.autograd.grad(results, leaves, weights, allow_unused=True)
         found = [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)]
         for view, grad in zip(told["grads"] or [], found, strict=bool(told["grads"])):
@@ -331,7 +348,7 @@ class Modules:
         return {}
 
     def settings(self, told: dict[str, Any]) -> dict[str, Any]:
-        return self.watched.found() | {"files": _files(), "signals": _signals()}
+        return self.watched.found() | {"files": _files(self.compiled), "signals": _signals()}
 
     def _tensor(self, view: View) -> Any:
         torch = self.torch
@@ -347,7 +364,7 @@ class Modules:
 class _Watched:
     """Settings and functions that no kernel has a reason to change."""
 
-    def __init__(self, torch: Any) -> None:
+    def __init__(self, torch: Any, **further: Any) -> None:
         import builtins
         import time
 
@@ -362,6 +379,7 @@ class _Watched:
             "torch.cuda.Event": torch.cuda.Event,
             "torch.testing": torch.testing,
             "torch.random": torch.random,
+            **further,
         }
         # Functions only: modules and flags may come later and change.
         self.functions = {
@@ -405,11 +423,12 @@ def _random_state() -> Any:
     return random.getstate()[1]
 
 
-def _files() -> list[str]:
-    """Files that can be written to and shared: the working folder and the temporary ones."""
+def _files(but: str | None = None) -> list[str]:
+    """Files that can be written to and shared: the working folder and the temporary ones, without those in the folder `but`."""
     found = []
     for top in (os.getcwd(), "/tmp", "/dev/shm"):
-        for folder, _, names in os.walk(top):
+        for folder, inner, names in os.walk(top):
+            inner[:] = [name for name in inner if os.path.join(folder, name) != but]
             found += [os.path.join(folder, name) for name in names if not name.endswith(".pyc")]
             if len(found) > 100:
                 return found[:100]
@@ -491,21 +510,22 @@ def _told(error: BaseException) -> dict[str, Any]:
     return {"kind": kind, "text": f"{type(error).__name__}: {error}"[:2000], "line": lines[-1] if lines else None}
 
 
-def main() -> None:
-    """runner.py BACKEND ARENA: the backend's name, and the number of the arena's descriptor."""
+def serve(make: Callable[[Arena], Any]) -> None:
+    """Answer until the grader hangs up. The program's arguments are BACKEND ARENA: the backend's name, and the number of the arena's descriptor."""
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import channel  # type: ignore[import-not-found]  # its text lies beside this one
 
     sys.path.pop(0)
     arena = Arena(int(sys.argv[2]))
-    host: Any = Native(arena) if sys.argv[1] == "cpp" else Modules(arena)
+    host = make(arena)
     for message in channel.messages():
         serial, _, body = message.partition(b" ")
         try:
             if body[:1] == b"c":
-                host.call(int(body[1:]))
+                host.call(body[1:])
                 answer = b""
-            elif body == b"e":
+            elif body[:1] == b"e":
+                host.empty(body[1:])
                 answer = b""
             else:
                 told = json.loads(body)
@@ -516,4 +536,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Native if sys.argv[1] == "cpp" else Modules)

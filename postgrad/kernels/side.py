@@ -55,7 +55,7 @@ CALL_S = 60.0
 
 class Misbehaved(Exception):
     """The implementation did something that ends its evaluation. `kind`: entry, inputs, shape, type, gradient, raised, memory,
-    exit, protocol, or how its process ended; `who`: candidate or reference."""
+    exit, late, protocol, or how its process ended; `who`: candidate or reference."""
 
     def __init__(self, kind: str, text: str, line: int | None = None, who: str = "candidate") -> None:
         super().__init__(text)
@@ -113,30 +113,29 @@ class Side:
         self._region_bytes = ARENA_BYTES // REGIONS
         self._sets: dict[int, _Set] = {}
         self._serial = self._placed = 0
+        self._kept = REGIONS
+        """Buffer sets that are known at a time."""
         self.state: list[Spec] = []
         self.extra: list[Array] = []
         """Parameters that a C++ kernel gets after the inputs."""
-        files = {"runner.py": RUNNER, "channel.py": channel.SOURCE}
-        if code.library is not None:
-            files["kernel.so"] = code.library.read_bytes()
         try:
-            self.worker = Worker(
-                [
-                    sys.executable,
-                    "-I",
-                    *(["-S"] if code.backend == "cpp" else []),
-                    "runner.py",
-                    code.backend,
-                    str(self._fd),
-                ],
-                files=files,
-                limits=limits,
-                environment=INTERPRETED if code.backend == "triton" else ENVIRONMENT,
-                pass_fds=(self._fd,),
-            )
+            self.worker = self._started()
         except BaseException:
             self._release()
             raise
+
+    def _started(self) -> Worker:
+        code, files = self.code, {"runner.py": RUNNER, "channel.py": channel.SOURCE}
+        if code.library is not None:
+            files["kernel.so"] = code.library.read_bytes()
+        bare = ["-S"] if code.backend == "cpp" else []
+        return Worker(
+            [sys.executable, "-I", *bare, "runner.py", code.backend, str(self._fd)],
+            files=files,
+            limits=self.limits,
+            environment=INTERPRETED if code.backend == "triton" else ENVIRONMENT,
+            pass_fds=(self._fd,),
+        )
 
     def __enter__(self) -> Side:
         self.worker.__enter__()
@@ -236,7 +235,7 @@ class Side:
             space = _Space(k % REGIONS * self._region_bytes, self._region_bytes, self._rng)
             made = [space.view(one, layout) for one in inputs]
             outs = [space.view(one) for one in outputs]
-            self._sets.pop(k - REGIONS, None)
+            self._sets.pop(k - self._kept, None)
         else:
             made, outs = self._sets[at].inputs, self._sets[at].outputs
         for view in (*made, *outs):
@@ -246,12 +245,18 @@ class Side:
         for view in outs:
             self._raw(view)[:] = POISON_BYTE
         self._sets[k] = _Set(made, outs, list(arrays))
-        self.ask("bind", k=k, given=made, out=outs, n=list(n), **told)
+        self.ask("bind", k=k, given=made, out=outs, n=list(n), **self._placing(k, at), **told)
         return k
+
+    def _placing(self, k: int, at: int | None) -> dict[str, Any]:
+        """What else the worker must know of where set k lies."""
+        return {}
 
     def call(self, k: int, deadline_s: float = CALL_S) -> float:
         """Seconds by the grader's clock, from question to answer, outputs in the arena included."""
-        body = b"c%d" % k
+        return self._timed(b"c%d" % k, deadline_s)
+
+    def _timed(self, body: bytes, deadline_s: float) -> float:
         start = time.perf_counter_ns()
         answer = self._round_trip(body, deadline_s)
         elapsed = time.perf_counter_ns() - start
@@ -262,9 +267,7 @@ class Side:
 
     def empty(self) -> float:
         """Seconds of a round trip that runs nothing."""
-        start = time.perf_counter_ns()
-        self._round_trip(b"e", CALL_S)
-        return (time.perf_counter_ns() - start) / 1e9
+        return self._timed(b"e", CALL_S)
 
     def output(self, k: int) -> list[Array]:
         """Numbers of each output, copied."""

@@ -31,6 +31,7 @@ KINDS = {
     "inputs": Reason.RAISED,
     "memory": Reason.OUT_OF_MEMORY,
     "exit": Reason.F10_FORGED_RESULT,
+    "late": Reason.T21_ASYNC_RETURN,
     "protocol": Reason.F10_FORGED_RESULT,
     "ok": Reason.F10_FORGED_RESULT,
     "failed": Reason.F10_FORGED_RESULT,

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from postgrad.kernels.gpu import timed
+from postgrad.kernels.gpu.side import GpuSide
+from postgrad.kernels.gpu.timed import OnGpu
 from postgrad.kernels.numeric import STORAGE, Array, is_float, numbers, stored
 from postgrad.kernels.reference import Question, Specs
 from postgrad.kernels.side import Side, Spec
@@ -46,12 +49,18 @@ class Trial:
     def __init__(self, subject: Subject, rival: Side | None = None) -> None:
         self.subject = subject
         self._pool = list(self._draws())
-        self.arrays: list[Array] = []
+        self.repeats = 1
+        """Calls in a question, each with values of its own."""
+        self.sets: list[list[Array]] = []
         self._kept: list[_Call] = []
         self._last: list[_Call] = []
         self._count = 0
-        self.reference = _Clocked(self, rival or subject.reference.side)
-        self.candidate = _Clocked(self, subject.side)
+        sides = rival or subject.reference.side, subject.side
+        self.reference, self.candidate = (
+            OnGpu(self, side) if isinstance(side, GpuSide) else _Clocked(self, side) for side in sides
+        )
+        if isinstance(self.reference, OnGpu):
+            self.repeats = self.reference.repeats()
 
     def _draws(self) -> Iterator[tuple[str, list[Array]]]:
         subject = self.subject
@@ -64,12 +73,15 @@ class Trial:
     def prepare(self, k: int) -> str:
         """New values for the k-th round, the same for both sides; the name of their distribution."""
         name, drawn = self._pool[int(self.subject.rng.integers(len(self._pool)))]
+        self.sets = [self._fresh(drawn) for _ in range(self.repeats)]
+        return name
+
+    def _fresh(self, drawn: list[Array]) -> list[Array]:
         specs = self.subject.specs
-        self.arrays = [
+        return [
             array if place in specs.fixed else self._varied(array, one)
             for place, (array, one) in enumerate(zip(drawn, specs.inputs, strict=True))
         ]
-        return name
 
     def _varied(self, array: Array, one: Spec) -> Array:
         if not is_float(one.dtype) or not array.size:
@@ -85,16 +97,22 @@ class Trial:
         np.multiply(flat[: array.size - offset], scale, out=made[offset:])
         return made.reshape(array.shape)
 
-    def remember(self, k: int, outputs: list[Array]) -> None:
+    def remember(self, k: int, arrays: list[Array], outputs: list[Array]) -> None:
         """Perhaps keep this call: each with the same chance, and the last ones for certain."""
         self._count += 1
         slot = int(self.subject.rng.integers(self._count))
-        call = _Call(k, self.arrays, outputs)
+        call = _Call(k, arrays, outputs)
         self._last = [*self._last, call][-LAST:]
         if len(self._kept) < KEPT:
             self._kept.append(call)
         elif slot < KEPT:
             self._kept[slot] = call
+
+    def second(self) -> list[Finding]:
+        """What a GPU's second clock says, once all rounds are run; nothing for a CPU, whose clocks agree or not in `clock`."""
+        if isinstance(self.reference, OnGpu) and isinstance(self.candidate, OnGpu):
+            return timed.findings(self.reference, self.candidate)
+        return []
 
     def judge(self, seconds: float) -> list[Finding]:
         """What was wrong in the remembered calls: of those, the last one and as many others as the time allows, at least LEAST."""
@@ -135,12 +153,12 @@ class _Clocked:
 
     def call(self, k: int) -> float:
         before = self.side.cpu_seconds()
-        placed = self.trial.subject.place_on(self.side, self.trial.arrays)
+        placed = self.trial.subject.place_on(self.side, self.trial.sets[0])
         self._allowed += min(self.side.cpu_seconds() - before, BIND_S)
         elapsed = self.side.call(placed)
         outputs = self.side.stored_output(placed)  # of both sides, so that both leave the caches alike
         if self.side is self.trial.subject.side:
-            self.trial.remember(k, outputs)
+            self.trial.remember(k, self.trial.sets[0], outputs)
         return elapsed
 
     def empty(self) -> float:

@@ -252,6 +252,8 @@ class Timing:
     rules: Mapping[str, float]
     """The protocol's constants, fixed before the first round."""
     findings: tuple[Finding, ...] = ()
+    second: Literal["cpu", "events"] = "cpu"
+    """What the second clock is: CPU-seconds, or on a GPU the seconds between CUDA events, which then stand in the four fields of CPU-seconds."""
     again: Timing | None = None
     """The second measurement, by other workers, where the first was suspicious."""
 

@@ -53,7 +53,7 @@ def test_which_there_are_on_a_cpu() -> None:
 def test_what_works_is_timed_and_what_does_not_is_told(
     judge: Evaluator, accepted: KernelVerdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rivals, "others", lambda _: [SLOWER, WRONG, FAILING])
+    monkeypatch.setattr(rivals, "others", lambda _, **__: [SLOWER, WRONG, FAILING])
     found = against(judge, module(), accepted)
     assert found.verdict == accepted
     assert [*found.timings] == ["slower"]
@@ -70,7 +70,7 @@ def test_a_gain_over_a_slow_reference_alone_is_suspicious(
     assert accepted.timing is not None
     gained = replace(accepted, speedup=2.0, timing=replace(accepted.timing, speedup=2.0))
     slower = module(SLOWER.source.partition("def forward(self, x):\n")[2].partition("\n\n")[0].strip())
-    monkeypatch.setattr(rivals, "others", lambda _: [SAME])
+    monkeypatch.setattr(rivals, "others", lambda _, **__: [SAME])
     found = against(judge, slower, gained)
     assert (found.verdict.status, found.verdict.speedup) == (SUSPICIOUS, 2.0)
     assert found.verdict.reasons == (Reason.T18_WEAK_BASELINE,)
@@ -80,7 +80,7 @@ def test_a_gain_over_a_slow_reference_alone_is_suspicious(
 def test_a_kernel_that_fails_beside_a_baseline_is_rejected_after_all(
     judge: Evaluator, accepted: KernelVerdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rivals, "others", lambda _: [SAME])
+    monkeypatch.setattr(rivals, "others", lambda _, **__: [SAME])
     found = against(judge, module("raise OSError('not twice')"), accepted)
     assert (found.verdict.status, found.verdict.speedup, found.verdict.interval) == (REJECTED, None, None)
     assert found.verdict.reasons == (Reason.RAISED,)
@@ -104,7 +104,7 @@ def test_compiled_for_real(judge: Evaluator, accepted: KernelVerdict) -> None:
 def test_the_command_asks_a_judge_and_writes_baselines_that_bench_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rivals, "others", lambda _: [SAME, WRONG])
+    monkeypatch.setattr(rivals, "others", lambda _, **__: [SAME, WRONG])
     monkeypatch.setattr("postgrad.kernels.evaluate.Settings", partial(Settings, rules=PATIENT))
     task, kernel, out = (tmp_path / name for name in ("softmax.py", "new.py", "record.json"))
     task.write_text(MODEL)

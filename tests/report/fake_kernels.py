@@ -64,6 +64,7 @@ def timing(ratio: float = 1.84, *, rounds: int = 160, noise: float = 0.02, seed:
         "stopped": "precise",
         "clock": "wall",
         "cache": "warm",
+        "second": "cpu",
         "budget_s": 10.0,
         "spent_s": 1.7,
         "rules": {"bucket_rounds": 10, "buckets": 8, "level": 0.99, "gate": 0.005, "widest": 0.05},

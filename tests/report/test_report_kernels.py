@@ -120,6 +120,12 @@ def test_the_deciding_reason_is_one_as_bad_as_the_verdict() -> None:
     assert entry(fake.record("rejected", findings=findings), glossary(), None).deciding == "C05_STALE_RESULT"
 
 
+def test_the_second_clock_of_a_gpu_is_called_by_its_name() -> None:
+    page = report.check_page(fake.record(timing={**fake.timing(), "second": "events"}), glossary())
+    assert "Events a call" in page
+    assert "CPU a call" not in page
+
+
 def test_timing_shows_rounds_buckets_and_both_clocks() -> None:
     html = report.check_page(fake.record(), glossary())
     text = said(html)

@@ -55,6 +55,8 @@ class Timing:
     stopped: str
     clock: str
     """wall or cpu: which of the two the ratios are of."""
+    second: str
+    """cpu or events: what the second clock is."""
     cache: str
     budget_s: float | None
     spent_s: float | None
@@ -191,6 +193,7 @@ def _timing(found: Mapping[str, Any]) -> Timing | None:
         number(found.get("variance")),
         string(found.get("stopped")),
         string(found.get("clock")),
+        string(found.get("second")),
         string(found.get("cache")),
         number(found.get("budget_s")),
         number(found.get("spent_s")),

@@ -92,7 +92,7 @@ def ratios(timing: Timing, limits: Limits) -> Figure | None:
 
 
 def clocks(timing: Timing) -> Table:
-    """The grader's clock beside the CPU time of each worker's process tree."""
+    """The grader's clock beside the CPU time of each worker's process tree, or beside the events of its GPU."""
     sides = (
         ("Reference", timing.reference_s, timing.reference_cpu_s, timing.reference_between_s),
         ("Candidate", timing.candidate_s, timing.candidate_cpu_s, timing.candidate_between_s),
@@ -118,8 +118,13 @@ def clocks(timing: Timing) -> Table:
         _over(timing.reference_cpu_s, timing.candidate_cpu_s, statistics.fmean),
     )
     rows.append(("Reference / candidate", "", *map(times, gains), "", ""))
-    columns = ("Side", "Calls", "Median wall", "Shortest", "CPU a call", "CPU / wall", "CPU before a call")
-    note = "CPU time is read from outside, of the whole process tree. A side that works between its calls, or uses more CPU than wall time, hides work."
+    what = "Events" if timing.second == "events" else "CPU"
+    columns = ("Side", "Calls", "Median wall", "Shortest", f"{what} a call", f"{what} / wall", f"{what} before a call")
+    note = (
+        "Events are the GPU's own clock, around each call. A question that is much longer than its events waits for work that its caller does not."
+        if timing.second == "events"
+        else "CPU time is read from outside, of the whole process tree. A side that works between its calls, or uses more CPU than wall time, hides work."
+    )
     return Table("Two clocks", columns, rows, note)
 
 
