@@ -18,7 +18,7 @@ from postgrad.kernels import archive
 from postgrad.kernels.gather import successes, until_right
 from postgrad.kernels.ledger import Ledger
 from postgrad.recipes import cuda_l1
-from postgrad.recipes.cuda_l1 import gathering
+from postgrad.recipes.cuda_l1 import gathering, tasks
 from postgrad.records import Example, Graded, Problem, Status, Trace, Verdict, read_jsonl
 from postgrad.run import Preempted, Run, read_lines
 from tests import tiny_cuda_l1 as tiny
@@ -402,11 +402,26 @@ def test_tasks_that_do_not_fit_are_told_before_anything_is_trained(tmp_path: Pat
     assert not (tmp_path / "run" / "checkpoints" / "pretrain").exists()
 
 
-def test_a_backend_that_is_not_judged_yet_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.loops.language=triton", "triton kernels have a speed on a GPU only: set judging.gpu=0"),
+        ("judging.gpu=0", r"C\+\+ kernels run on the CPU: set judging.gpu=null"),
+    ],
+)
+def test_kernels_and_the_machine_that_they_run_on_must_fit(override: str, message: str) -> None:
+    with pytest.raises(config.ConfigError, match=message):
+        tiny.settings(override)
+
+
+def test_a_machine_without_a_gpu_is_told_of_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layers = [config.preset("cuda_l1", "paper"), config.Override(f"data.kernel_bench.folder={tmp_path}")]
     asked = config.load(cuda_l1.Config, layers).settings
     run = Run.create(tmp_path / "run", recipe="cuda_l1", preset="paper", config=asked, command=["postgrad", "run"])
-    with pytest.raises(ValueError, match="has no speed here"):
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    with pytest.raises(ValueError, match=r"cuda kernels with judging\.gpu=0: no NVIDIA GPU 0 here"):
         cuda_l1.main(asked, run)
     assert run.stages() == {}
 
@@ -421,7 +436,7 @@ def test_the_longest_prompts_and_answers_fit(name: str) -> None:
 
     layers = [config.preset("cuda_l1", name), config.Override("data.loops.read=1")]
     asked = config.load(cuda_l1.Config, layers).settings
-    known, tokenizer = cuda_l1.tasks_of(asked), loops.tokenizer()
+    known, tokenizer = cuda_l1.tasks_of(asked), tasks.own_tokenizer(asked)()
     assert asked.model.scratch is not None
     assert asked.gather.tries == 20
     assert asked.gather.keep == asked.contrast.exemplars == 2
@@ -433,8 +448,9 @@ def test_the_longest_prompts_and_answers_fit(name: str) -> None:
     assert longest + 2 * asked.rl.max_completion_length <= asked.rl.max_prompt_length
     for one in list(known.made.values())[:40]:
         variants = loops.variants(one)
-        answers = [loops.answer(each.code) for each in variants]
-        answers.append(loops.compared([(variants[0], 1.0), (variants[1], 2.0)], variants[-1]))
+        language = one.task.language
+        answers = [loops.answer(each.code, language) for each in variants]
+        answers.append(loops.compared([(variants[0], 1.0), (variants[1], 2.0)], variants[-1], language))
         lengths = [len(tokenizer(text)["input_ids"]) + 1 for text in answers]
         assert max(lengths[:-1]) <= asked.self_supervised.max_completion_length
         assert max(lengths) <= min(asked.rl.max_completion_length, asked.eval.max_tokens)

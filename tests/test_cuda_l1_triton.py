@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from bench import loops_triton
 from postgrad import config
 from postgrad.domains import loops
 from postgrad.kernels import archive
@@ -24,7 +26,7 @@ from postgrad.run import Run, read_lines
 from tests import tiny_cuda_l1 as tiny
 from tests.kernels.small_tasks import needs_sandbox
 
-TRITON = ("data.loops.language=triton", "data.loops.families=[softmax, reduce]", "judging.how=full")
+TRITON = ("data.loops.language=triton", "data.loops.families=[softmax, reduce]", "judging.how=full", "judging.gpu=0")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     out = tmp_path_factory.mktemp("cuda_l1_triton") / "run"
     with pytest.MonkeyPatch.context() as patch:
         tiny.scripted(patch)
-        patch.setattr(tasks, "TIMED", ("triton",))
+        patch.setattr(cuda_l1, "check_machine", lambda _: None)
         cuda_l1.main(*tiny.start(out, *TRITON))
         yield out
 
@@ -90,18 +92,18 @@ def test_prompts_show_the_reference_and_earlier_kernels(finished: Path) -> None:
     assert all("@triton.jit" in one.code for one in found)
 
 
-def test_without_a_judge_that_has_a_gpu_the_run_is_refused_at_its_start(tmp_path: Path) -> None:
-    asked, run = tiny.start(tmp_path / "run", *TRITON)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "TIMED", ("torch", "cpp"))
-        with pytest.raises(ValueError, match=r"data\.loops\.language=triton has no speed here"):
-            cuda_l1.main(asked, run)
-    assert run.stages() == {}
+def test_kernels_are_judged_on_the_gpu_that_is_named(tmp_path: Path) -> None:
+    asked, run = tiny.start(tmp_path / "run", *TRITON, "judging.gpu=3", "judging.seconds=1.5")
+    found = tasks.evaluation(asked, run)
+    assert (found.gpu, found.clock, found.budget_s, found.admission) == (3, "wall", 1.5, False)
+    asked, run = tiny.start(tmp_path / "cpp")
+    found = tasks.evaluation(asked, run)
+    assert (found.gpu, found.clock) == (None, "cpu")
 
 
 def test_settings_that_do_not_fit_are_told(finished: Path) -> None:
     with pytest.raises(config.ConfigError, match=r"how=quick is for data\.loops in C"):
-        tiny.settings("data.loops.language=triton")
+        tiny.settings(*TRITON, "judging.how=quick")
     with pytest.raises(ValueError, match="which language=triton has"):
         cuda_l1.tasks_of(tiny.settings(*TRITON, "data.loops.families=[matmul]"))
 
@@ -125,3 +127,25 @@ def test_the_evaluator_finds_right_kernels_right_and_mistakes_wrong(finished: Pa
         wrong = {each.name: each for each in loops.mistakes(made, loops.kernels(made)[-1])}
         for name in ("unclosed", "undeclared", "mask", "block", "inverse", "dropped"):
             assert judge(Candidate(wrong[name].code, known.backend)).status is REJECTED, name
+
+
+# ---- The bench that awaits a GPU
+
+
+def test_the_bench_tells_gains_by_techniques_and_what_is_not_as_it_should_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loops_triton, "Evaluator", tiny.Scripted)
+    out = tmp_path / "page.md"
+    monkeypatch.setattr(sys, "argv", ["loops_triton", "plane", "--tasks", "3", "--out", str(out)])
+    loops_triton.main()
+    told, page = capsys.readouterr().out, out.read_text()
+    made = loops.tasks("train", 3, seed=0, families=["plane"], language="triton")
+    assert told.count("\n") == sum(
+        len(loops.kernels(one)) + len({each.name for each in loops.mistakes(one, loops.kernels(one)[-1])})
+        for one in made
+    )
+    assert "\n## plane\n" in page
+    assert "| fuse, rows, warps | " in page
+    # A scripted judge accepts most mistakes.
+    assert "mask: accepted where rejected is right: " in page

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -145,10 +145,15 @@ class Loop(Protocol):
     def reference(self) -> str: ...
     @property
     def labels(self) -> Mapping[str, str]: ...
+    @property
+    def language(self) -> str: ...
 
 
 def of_loop(loop: Loop, oracle: Callable[[Sequence[Array]], Array], *, timed: Sequence[int] | None = None) -> Task:
-    """A loop as a task: of_loop(one, lambda arrays: loops.oracle(one, arrays)). `timed`: sizes in the place of the loop's own."""
+    """A loop as a task: of_loop(one, lambda arrays: loops.oracle(one, arrays)). `timed`: sizes in the place of the loop's own.
+
+    The reference of a loop whose kernels are no C++ is a `function` in PyTorch, at the same shapes.
+    """
 
     def case(size: Sequence[int]) -> Case:
         lengths = dict(zip(loop.dims, size, strict=True))
@@ -158,7 +163,8 @@ def of_loop(loop: Loop, oracle: Callable[[Sequence[Array]], Array], *, timed: Se
     chosen = tuple(loop.timed if timed is None else timed)
     # The loop's own timed size is the last of its sizes.
     cases = [case(size) for size in loop.sizes if size != loop.timed]
-    return native(loop.id, loop.reference, timed=case(chosen), cases=cases, oracle=oracle, labels=loop.labels)
+    made = native(loop.id, loop.reference, timed=case(chosen), cases=cases, oracle=oracle, labels=loop.labels)
+    return made if loop.language == "cpp" else replace(made, kind="python", entry="function")
 
 
 def kernel_bench(path: Path, **settings: object) -> Task:

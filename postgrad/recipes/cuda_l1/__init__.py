@@ -38,7 +38,7 @@ from postgrad.recipes.cuda_l1.measuring import measure
 from postgrad.recipes.cuda_l1.policy import reinforce, repeat
 from postgrad.recipes.cuda_l1.settings import ARMS, Config
 from postgrad.recipes.cuda_l1.supervised import make_base, pretrain, supervise
-from postgrad.recipes.cuda_l1.tasks import own_tokenizer, prepare, tasks_of
+from postgrad.recipes.cuda_l1.tasks import check_machine, own_tokenizer, prepare, tasks_of
 from postgrad.run import Run
 from postgrad.train.settings import PolicySettings
 
@@ -49,6 +49,7 @@ def main(config: Config, run: Run) -> dict[str, Any]:
     """Tasks, gathering, three stages with two arms of the third, measurement. Returns summary.json."""
     if run.ranks.size > 1:
         raise ValueError(f"cuda_l1 runs in one process, and {run.ranks.size} were started: leave torchrun out")
+    check_machine(config)
     tasks_of(config)  # what cannot be worked on is told before a model is made or loaded
     base = run.stage("base", make_base, config, run)
     run.stage("data", prepare, config, run)

@@ -70,5 +70,5 @@ def evolving(config: Config, run: Run, known: Tasks, codes: Any, strategy: Strat
 
 def environment(config: Config, run: Run) -> str:
     """What scores hold for: that of the run's beginning, wherever it is resumed."""
-    on_gpu = config.data.loops is not None and config.data.loops.language == "triton"
-    return f"{run.manifest['hardware']['gpu' if on_gpu else 'cpu']}, {config.judging.how}"
+    where = "cpu" if config.judging.gpu is None else "gpu"
+    return f"{run.manifest['hardware'][where]}, {config.judging.how}"

@@ -12,11 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from postgrad.recipes.cuda_l1.settings import Config
-from postgrad.recipes.cuda_l1.tasks import Tasks
+from postgrad.recipes.cuda_l1.tasks import Tasks, evaluation
 from postgrad.records import Problem, Status, Trace, Verdict
 from postgrad.run import Run
 
@@ -82,19 +81,15 @@ def _watched(verdict: Verdict) -> tuple[str, list[str]]:
 
 
 def _verifier(config: Config, known: Tasks, run: Run, heard: Any) -> Any:
-    from postgrad.kernels import evaluate
     from postgrad.kernels.verifier import KernelVerifier
 
-    cache = run.folder / "builds"
-    quick = config.judging.how == "quick"
-    settings = evaluate.quick(cache) if quick else evaluate.Settings(cache=cache)
     return KernelVerifier(
         known.tasks,
         known.parse,
-        replace(settings, budget_s=config.judging.seconds),
+        evaluation(config, run),
         backend=known.backend,
         seed=config.seed,
         alive=config.judging.alive,
-        at_once=config.judging.at_once if quick else 1,
+        at_once=config.judging.at_once if config.judging.how == "quick" else 1,
         heard=heard,
     )

@@ -57,6 +57,14 @@ class Data(Settings):
             raise ValueError("give exactly one of data.loops (generated) and data.kernel_bench (a folder)")
         return self
 
+    @property
+    def backend(self) -> Literal["cpp", "torch", "triton", "cuda"]:
+        """What kernels are written in."""
+        if self.loops is not None:
+            return self.loops.language
+        assert self.kernel_bench is not None, "there is exactly one source"
+        return self.kernel_bench.backend
+
 
 class Endpoint(Settings):
     """A model behind an OpenAI-compatible interface."""
@@ -93,6 +101,9 @@ class Judging(Settings):
     )
     seconds: PositiveFloat = Field(
         2.0, description="of timing one kernel, at most; a quiet machine needs a quarter of a second of quick's"
+    )
+    gpu: int | None = Field(
+        None, ge=0, description="index of the NVIDIA GPU that kernels and references run on; null: the CPU"
     )
     at_once: PositiveInt = Field(2, description="tasks judged side by side by quick, which counts CPU time")
     alive: PositiveInt = Field(16, description="references kept running")
@@ -153,7 +164,14 @@ class Config(Settings):
             raise ValueError(
                 "gather.teachers know the tasks of data.loops only: give gather.endpoints for data.kernel_bench"
             )
-        if self.judging.how == "quick" and (self.data.loops is None or self.data.loops.language != "cpp"):
+        if self.data.backend == "cpp" and self.judging.gpu is not None:
+            raise ValueError(f"judging.gpu={self.judging.gpu}, but C++ kernels run on the CPU: set judging.gpu=null")
+        if self.data.backend in ("triton", "cuda") and self.judging.gpu is None:
+            raise ValueError(
+                f"{self.data.backend} kernels have a speed on a GPU only: set judging.gpu=0, or choose C++ (data.loops.language=cpp) or PyTorch "
+                "(data.kernel_bench.backend=torch)"
+            )
+        if self.judging.how == "quick" and self.data.backend != "cpp":
             raise ValueError(
                 "judging.how=quick is for data.loops in C++, which has small sizes and takes the CPU's time: set judging.how=full"
             )

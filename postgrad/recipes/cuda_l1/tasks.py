@@ -17,9 +17,6 @@ from postgrad.recipes.cuda_l1.settings import Config, KernelBench, Loops
 from postgrad.records import Message, Problem, write_jsonl
 from postgrad.run import Run
 
-TIMED = ("torch", "cpp")
-"""Backends whose kernels are timed: on a CPU."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
@@ -37,8 +34,18 @@ class Tasks:
     """Of loops: problem's id -> what it was made from, those that are only read among them."""
 
 
+def check_machine(config: Config) -> None:
+    """Raises ValueError where this machine lacks what kernels are run with."""
+    from postgrad.kernels import runtime
+    from postgrad.kernels.candidate import Candidate
+
+    lacking = runtime.refusal(Candidate("", config.data.backend), config.judging.gpu)
+    if lacking is not None:
+        raise ValueError(f"{config.data.backend} kernels with judging.gpu={config.judging.gpu}: {lacking.evidence}")
+
+
 def tasks_of(config: Config) -> Tasks:
-    """Raises ValueError for families that there are not, too many tasks, a folder without tasks, a backend that is not judged."""
+    """Raises ValueError for families that there are not, too many tasks, a folder without tasks."""
     if config.data.loops is not None:
         return _loops(config, config.data.loops)
     assert config.data.kernel_bench is not None, "Data has exactly one source"
@@ -70,7 +77,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
             raise ValueError(
                 f"{len(known.splits['train'])} training tasks are fewer than {name}.prompts_per_step={stage.prompts_per_step}"
             )
-    refused = admission(run, known)
+    refused = admission(config, run, known)
     for name, why in refused.items():
         run.event("data", 0, "warning", f"task {name!r} is left out: {why}")
     splits = {name: [one for one in rows if one.id not in refused] for name, rows in known.splits.items()}
@@ -90,17 +97,30 @@ def _prompt_ids(tokenizer: Any, problem: Problem) -> Sequence[int]:
     return ids
 
 
-def admission(run: Run, known: Tasks) -> dict[str, str]:
+def evaluation(config: Config, run: Run) -> Any:
+    """How one kernel is judged and timed: kernels.evaluate.Settings. Tasks were admitted before."""
+    from postgrad.kernels import evaluate
+
+    judging, cache = config.judging, run.folder / "builds"
+    if judging.gpu is not None:
+        made = evaluate.on_gpu(judging.gpu, cache=cache)
+    else:
+        made = evaluate.quick(cache) if judging.how == "quick" else evaluate.Settings(cache=cache)
+    return replace(made, budget_s=judging.seconds, admission=False)
+
+
+def admission(config: Config, run: Run, known: Tasks) -> dict[str, str]:
     """Tasks that cannot tell work from none, or whose reference does not run: id -> why."""
-    from postgrad.kernels.evaluate import Evaluator, Settings
+    from postgrad.kernels.evaluate import Evaluator
     from postgrad.kernels.reference import ReferenceFailed
 
+    settings = replace(evaluation(config, run), admission=True)
     refused: dict[str, str] = {}
     names = dict.fromkeys(problem.id for split in known.splits.values() for problem in split)
     run.progress.start("admission", len(names), "task")
     for done, name in enumerate(names, start=1):
         run.stop_if_asked("while tasks are admitted")
-        with Evaluator(known.tasks[name], Settings(cache=run.folder / "builds")) as evaluator:
+        with Evaluator(known.tasks[name], settings) as evaluator:
             try:
                 found = evaluator.admission()
             except ReferenceFailed as error:  # boundary: this task is left out, by name
@@ -117,7 +137,6 @@ def _loops(config: Config, wanted: Loops) -> Tasks:
     from postgrad.domains import loops
     from postgrad.kernels.task import of_loop
 
-    check_backend(wanted.language, "data.loops.language")
     asked = wanted.train + wanted.validation
     how: dict[str, Any] = {"seed": config.seed, "families": wanted.families, "language": wanted.language}
     own = loops.tasks("train", asked + wanted.read, **how)
@@ -126,9 +145,7 @@ def _loops(config: Config, wanted: Loops) -> Tasks:
 
     def task(one: Any) -> Any:
         timed = one.task.quick if config.judging.how == "quick" else one.task.timed
-        found = of_loop(one.task, partial(loops.oracle, one.task), timed=timed)
-        # Triton's reference is a function in PyTorch, at the same shapes.
-        return found if wanted.language == "cpp" else replace(found, kind="python", entry="function")
+        return of_loop(one.task, partial(loops.oracle, one.task), timed=timed)
 
     def write(problem: Problem, shown: Sequence[Any]) -> tuple[Message, ...]:
         if not shown:
@@ -151,7 +168,6 @@ def _kernel_bench(wanted: KernelBench) -> Tasks:
     from postgrad.kernels import contrast
     from postgrad.kernels.task import kernel_bench, kernel_bench_folder
 
-    check_backend(wanted.backend, "data.kernel_bench.backend")
     files = {key: path for key, path in kernel_bench_folder(Path(wanted.folder)).items() if key[0] in wanted.levels}
     if not files:
         raise ValueError(
@@ -176,15 +192,6 @@ def _code(text: str) -> str | None:
 
     found = contrast.parse(text)
     return found if isinstance(found, str) else None
-
-
-def check_backend(backend: str, key: str) -> None:
-    """Raises ValueError where this recipe's judge gives the backend's kernels no speed."""
-    if backend not in TIMED:
-        raise ValueError(
-            f"{key}={backend} has no speed here: this recipe's judge has no GPU; wanted: data.kernel_bench.backend=torch, or "
-            "data.loops.language=cpp"
-        )
 
 
 def own_tokenizer(config: Config) -> Callable[[], Any]:
