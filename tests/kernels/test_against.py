@@ -105,6 +105,8 @@ def test_the_command_asks_a_judge_and_writes_baselines_that_bench_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rivals, "others", lambda _, **__: [SAME, WRONG])
+    # Half a second on a busy machine may tell any speed of a kernel that is the reference: whether it beats this baseline is not asked here.
+    monkeypatch.setattr("postgrad.kernels.baselines.weak", lambda *_: None)
     monkeypatch.setattr("postgrad.kernels.evaluate.Settings", partial(Settings, rules=PATIENT))
     task, kernel, out = (tmp_path / name for name in ("softmax.py", "new.py", "record.json"))
     task.write_text(MODEL)
